@@ -1,0 +1,1 @@
+"""What a model sees: LightningDataModules for generated and real data."""

@@ -1,0 +1,74 @@
+"""The one base class of everything theodolite trains."""
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+
+class Task(LightningModule, ABC):
+    """A LightningModule that paths, attacks and margins can call without knowing what it learns.
+
+    Subclasses implement :meth:`forward` (the output: logits, node scores, ...) and :meth:`loss` (the scalar training
+    loss of a batch: differentiable, no logging, no side effect). Measurements call these two and nothing else.
+
+    Args:
+        optimizer: Called with the parameters, gives the optimizer. On the command line a ``class_path``.
+        lr_scheduler: Called with the optimizer, gives the learning-rate scheduler, stepped once an epoch; ``None`` for
+            a constant rate.
+    """
+
+    def __init__(
+        self, optimizer: OptimizerCallable = torch.optim.Adam, lr_scheduler: LRSchedulerCallable | None = None
+    ) -> None:
+        super().__init__()
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+
+    @abstractmethod
+    def forward(self, x: Any) -> Tensor:
+        """Give the model's output for an input, without loss or logging."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """Give the scalar training loss of a batch: differentiable, no logging, no side effect."""
+
+    @abstractmethod
+    def batch_size(self, batch: Any) -> int:
+        """Count the samples of a batch: the weight of its values in every mean that is logged."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Compute and log the training loss (``train/loss``)."""
+        del batch_idx
+        loss = self.loss(batch)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, prog_bar=True,
+                 batch_size=self.batch_size(batch))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Build the injected optimizer and scheduler."""
+        optimizer = self._optimizer(self.parameters())
+        if self._lr_scheduler is None:
+            return optimizer
+        return [optimizer], [self._lr_scheduler(optimizer)]
+
+    def save_init_arguments(self) -> None:
+        """Save the caller's ``__init__`` arguments as hyperparameters, leaving out objects a checkpoint cannot hold.
+
+        Call it first thing in ``__init__``. On the command line the arguments are the parsed configuration, so a
+        checkpoint rebuilds its networks and optimizers by itself; in Python, injected modules and callables are left
+        out and are passed again to ``load_from_checkpoint``.
+        """
+        frame = inspect.currentframe()
+        caller = frame.f_back if frame is not None else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
+            self.save_hyperparameters(frame=caller, logger=False)
+        self.remove_ignored_hparams(
+            [name for name, value in self.hparams.items() if isinstance(value, nn.Module) or callable(value)]
+        )

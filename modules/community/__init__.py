@@ -1,0 +1,1 @@
+"""Community detection on graphs: networks, baselines, loss and overlap."""
