@@ -1,0 +1,49 @@
+"""The common interface of learned networks and untrained baselines that score the nodes of a graph."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+
+class NodeNetwork(nn.Module, ABC):
+    """Anything that gives every node of a graph one real score a community.
+
+    Args:
+        num_classes: Number of communities k, at least 2.
+
+    Raises:
+        ValueError: If ``num_classes`` is below 2.
+    """
+
+    #: Whether there is something to fit; baselines say no and can be tested without a checkpoint.
+    trainable: bool = True
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            msg = f"{type(self).__name__}(num_classes={num_classes}): num_classes must be at least 2."
+            raise ValueError(msg)
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def forward(self, graph: Data) -> Tensor:
+        """Score the nodes.
+
+        Args:
+            graph: A graph or a batch of graphs with N nodes in all; ``edge_index`` (2, E) holds both directions of
+                every edge, sorted by (row, column), without loops or repeats.
+
+        Returns:
+            Real scores, (N, num_classes); their softmax is the probability of each community.
+        """
+
+
+def graph_ids(graph: Data) -> tuple[Tensor, int]:
+    """Give the graph number of every node, (N,) int64, and the number of graphs."""
+    num_nodes = int(graph.num_nodes or 0)
+    batch = getattr(graph, "batch", None)
+    if batch is None:
+        return torch.zeros(num_nodes, dtype=torch.long, device=graph.edge_index.device), 1  # pyright: ignore[reportOptionalMemberAccess]
+    return batch, int(graph.num_graphs)
