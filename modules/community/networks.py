@@ -1,0 +1,186 @@
+"""The graph networks of Chen, Li and Bruna, on nodes (GNN) and on nodes and directed edges together (LGNN)."""
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from .base import NodeNetwork
+from .operators import GraphOperators, segment_normalize
+
+
+class _HalfLinear(nn.Module):
+    """Two-halves activation and per-graph normalisation: ReLU on the first half of the columns, nothing on the rest.
+
+    The linear half lets a stack of layers do exact power iteration; the normalisation removes the constant vector and
+    keeps the scale.
+
+    Args:
+        width: Number of features d, even.
+        linear: Leave out the ReLU of the first half too (the paper's "LGNN linear").
+    """
+
+    def __init__(self, width: int, *, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, z: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+        if not self.linear:
+            half = z.shape[1] // 2
+            z = torch.cat([z[:, :half].relu(), z[:, half:]], dim=1)
+        return torch.addcmul(self.bias, segment_normalize(z, segment, num_segments), self.weight)
+
+
+class _NodeLayer(nn.Module):
+    """One sum over the node operators I, D, A_0 .. A_{J-1}, and from the edges P_m and P_d where there are edge features.
+
+    Args:
+        in_features: Node features d.
+        out_features: Features d' of the result.
+        power: J.
+        edge_features: Features of the directed edges; 0 for a network on nodes alone.
+    """
+
+    def __init__(self, in_features: int, out_features: int, power: int, edge_features: int = 0) -> None:
+        super().__init__()
+        self.mix = nn.Linear((2 + power) * in_features + 2 * edge_features, out_features)
+
+    def forward(self, operators: GraphOperators, x: Tensor, from_edges: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        terms = [x, operators.degree * x, *operators.adjacency_powers(x)]
+        if from_edges is not None:
+            outgoing, incoming = from_edges
+            terms += [outgoing + incoming, outgoing - incoming]
+        return self.mix(torch.cat(terms, dim=1))
+
+
+class _EdgeLayer(nn.Module):
+    """One sum over the line-graph operators I, D_B, B_0 .. B_{J-1}, and from the nodes P_m^T and P_d^T.
+
+    The two node terms are mixed on the nodes and gathered afterwards, P_m^T x u + P_d^T x v = S^T x(u+v) + T^T x(u-v):
+    the same function with N instead of E rows to multiply.
+
+    Args:
+        in_features: Edge features d.
+        node_features: Features of the new node state.
+        out_features: Features of the result.
+        power: J.
+    """
+
+    def __init__(self, in_features: int, node_features: int, out_features: int, power: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear((2 + power) * in_features, out_features)
+        self.mix_sum = nn.Linear(node_features, out_features, bias=False)
+        self.mix_difference = nn.Linear(node_features, out_features, bias=False)
+
+    def forward(self, operators: GraphOperators, y: Tensor, x: Tensor) -> Tensor:
+        total, difference = self.mix_sum(x), self.mix_difference(x)
+        from_nodes = operators.at_source(total + difference) + operators.at_target(total - difference)
+        terms = [y, operators.line_degree * y, *operators.nonbacktracking_powers(y)]
+        return self.mix(torch.cat(terms, dim=1)) + from_nodes
+
+
+def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
+    if width < 2 or width % 2:
+        msg = f"{name}(width={width}): width must be even and at least 2, since half of the features pass a ReLU."
+        raise ValueError(msg)
+    if depth < 1:
+        msg = f"{name}(depth={depth}): depth must be at least 1 hidden layer."
+        raise ValueError(msg)
+    if power < 1:
+        msg = f"{name}(power={power}): power (J, the number of adjacency powers) must be at least 1."
+        raise ValueError(msg)
+
+
+class GNN(NodeNetwork):
+    """Graph network on the operators identity, degree and clipped adjacency powers.
+
+    From `"Supervised Community Detection with Line Graph Neural Networks" <https://arxiv.org/abs/1705.08415>`_
+    (section 4.1, eq. 1). With x the node features, one layer is
+
+    .. math:: z = \\sum_{O \\in \\{I, D, A_0, \\dots, A_{J-1}\\}} O x \\theta_O, \\quad A_j = \\min(1, A^{2^j}),
+
+    followed by ReLU on the first half of the columns of z, the identity on the second half, and normalisation over the
+    nodes of each graph. The input is the degree; the last layer is the same sum without ReLU and normalisation.
+    Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm over a
+    batch of one graph becomes normalisation per graph, the same for one graph and independent of the batch for more.
+
+    Args:
+        num_classes: Number of communities k.
+        width: Features a layer, even.
+        depth: Number of hidden layers.
+        power: J, number of clipped adjacency powers; 2 means A and min(1, A^2).
+        linear: Leave out the ReLU.
+
+    Raises:
+        ValueError: If a size is out of range.
+    """
+
+    def __init__(
+        self, num_classes: int, width: int = 8, depth: int = 30, power: int = 2, *, linear: bool = False
+    ) -> None:
+        super().__init__(num_classes)
+        _check_sizes(type(self).__name__, width, depth, power)
+        self.power = power
+        features = [1] + [width] * depth
+        self.layers = nn.ModuleList(_NodeLayer(a, b, power) for a, b in zip(features[:-1], features[1:], strict=True))
+        self.activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
+        self.output = _NodeLayer(width, num_classes, power)
+
+    def forward(self, graph: Data) -> Tensor:
+        """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
+        operators = GraphOperators(graph, self.power, dtype=self.output.mix.weight.dtype)
+        x = operators.degree
+        for layer, activation in zip(self.layers, self.activations, strict=True):
+            x = activation(layer(operators, x), operators.node_graph, operators.num_graphs)
+        return self.output(operators, x)
+
+
+class LGNN(NodeNetwork):
+    """Graph network on the nodes and, through the non-backtracking operator, on the directed edges.
+
+    From `"Supervised Community Detection with Line Graph Neural Networks" <https://arxiv.org/abs/1705.08415>`_
+    (section 4.2, eq. 2). With x the node and y the edge features, one layer is
+
+    .. math::
+        x^+ &= \\rho\\Big[\\sum_{O \\in \\{I, D, A_j\\}} O x \\theta_O + P_m y \\theta_m + P_d y \\theta_d\\Big] \\\\
+        y^+ &= \\rho\\Big[\\sum_{O \\in \\{I, D_B, B_j\\}} O y \\gamma_O + P_m^T x^+ \\gamma_m + P_d^T x^+ \\gamma_d\\Big]
+
+    with rho as in :class:`GNN` and B_j = min(1, B^(2^j)). Inputs are the degrees deg(G) and B 1. Nothing of size E x E is
+    built for J <= 2: time and memory are O((N + E) width) a layer.
+
+    Args:
+        num_classes: Number of communities k.
+        width: Features a layer, even, of nodes and of edges.
+        depth: Number of hidden layers.
+        power: J, number of clipped powers of A and of B.
+        linear: Leave out the ReLU ("LGNN linear").
+
+    Raises:
+        ValueError: If a size is out of range.
+    """
+
+    def __init__(
+        self, num_classes: int, width: int = 8, depth: int = 30, power: int = 2, *, linear: bool = False
+    ) -> None:
+        super().__init__(num_classes)
+        _check_sizes(type(self).__name__, width, depth, power)
+        self.power = power
+        features = [1] + [width] * depth
+        pairs = list(zip(features[:-1], features[1:], strict=True))
+        self.node_layers = nn.ModuleList(_NodeLayer(a, b, power, edge_features=a) for a, b in pairs)
+        self.edge_layers = nn.ModuleList(_EdgeLayer(a, b, b, power) for a, b in pairs)
+        self.node_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
+        self.edge_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
+        self.output = _NodeLayer(width, num_classes, power, edge_features=width)
+
+    def forward(self, graph: Data) -> Tensor:
+        """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
+        operators = GraphOperators(graph, self.power, line_graph=True, dtype=self.output.mix.weight.dtype)
+        x, y = operators.degree, operators.line_degree
+        layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
+        for node_layer, edge_layer, node_activation, edge_activation in layers:
+            from_edges = operators.sum_outgoing(y), operators.sum_incoming(y)
+            x = node_activation(node_layer(operators, x, from_edges), operators.node_graph, operators.num_graphs)
+            y = edge_activation(edge_layer(operators, y, x), operators.edge_graph, operators.num_graphs)
+        return self.output(operators, x, (operators.sum_outgoing(y), operators.sum_incoming(y)))

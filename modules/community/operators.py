@@ -1,0 +1,278 @@
+"""Sparse graph operators as differentiable linear maps: O(edges) time and memory, no matrix of the line graph.
+
+With S and T the tail and head incidence matrices (N, E) of the E = 2m directed edges and Rev the reversal of an edge,
+the operators of `"Supervised Community Detection with Line Graph Neural Networks"
+<https://arxiv.org/abs/1705.08415>`_ are
+
+.. math:: A = S T^T, \\quad P_m = S + T, \\quad P_d = S - T, \\quad B = T^T S - \\mathrm{Rev},
+
+so each is a few gathers and segment sums. Every map carries its adjoint, hence its gradient costs what it costs itself.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.data import Data
+
+from .base import graph_ids
+
+Map = Callable[[Tensor], Tensor]
+
+
+class _LinearMap(torch.autograd.Function):
+    """Apply a linear map whose gradient is its adjoint, itself a linear map, so every order of derivative exists."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, forward_map: Map, adjoint_map: Map) -> Tensor:  # noqa: ANN001
+        ctx.maps = forward_map, adjoint_map
+        return forward_map(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+        forward_map, adjoint_map = ctx.maps
+        return _LinearMap.apply(grad, adjoint_map, forward_map), None, None  # pyright: ignore[reportReturnType]
+
+
+def linear_map(x: Tensor, forward_map: Map, adjoint_map: Map) -> Tensor:
+    """Compute ``forward_map(x)``, differentiated through ``adjoint_map`` instead of through its operations."""
+    return _LinearMap.apply(x, forward_map, adjoint_map)  # pyright: ignore[reportReturnType]
+
+
+def gather_sum(x: Tensor, columns: Tensor, pointers: Tensor) -> Tensor:
+    """Multiply a 0/1 matrix in compressed-row form with x: row i is the sum of ``x[columns[pointers[i]:pointers[i+1]]]``.
+
+    Args:
+        x: (M, d).
+        columns: Column numbers in row order, (nnz,) int64.
+        pointers: Row starts, (R + 1,) int64.
+
+    Returns:
+        The product, (R, d); zero for empty rows.
+    """
+    if columns.numel() == 0:
+        return x.new_zeros(pointers.numel() - 1, x.shape[1])
+    return F.embedding_bag(columns, x, pointers, mode="sum", include_last_offset=True)
+
+
+def row_pointers(rows: Tensor, num_rows: int) -> Tensor:
+    """Give the row starts, (num_rows + 1,) int64, of entries with sorted row numbers (nnz,)."""
+    pointers = rows.new_zeros(num_rows + 1)
+    torch.cumsum(torch.bincount(rows, minlength=num_rows), 0, out=pointers[1:])
+    return pointers
+
+
+def clipped_square(columns: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
+    """Square a square 0/1 matrix and clip the entries at one, all sparse.
+
+    Args:
+        columns: Column numbers in row order, (nnz,) int64.
+        pointers: Row starts, (n + 1,) int64.
+
+    Returns:
+        Columns and row starts of ``min(1, M @ M)``, columns sorted within a row.
+    """
+    num_rows = pointers.numel() - 1
+    # The matrix product as a join: entry (i, j) meets every entry of row j. Its size is the number of two-step walks.
+    counts = (pointers[1:] - pointers[:-1])[columns]
+    rows = torch.repeat_interleave(
+        torch.arange(num_rows, device=columns.device), pointers[1:] - pointers[:-1], output_size=columns.numel()
+    )
+    total = int(counts.sum())
+    within = torch.arange(total, device=columns.device) - torch.repeat_interleave(
+        counts.cumsum(0) - counts, counts, output_size=total
+    )
+    ends = columns[torch.repeat_interleave(pointers[:-1][columns], counts, output_size=total) + within]
+    keys = torch.unique(torch.repeat_interleave(rows, counts, output_size=total) * num_rows + ends)
+    return keys % num_rows, row_pointers(keys // num_rows, num_rows)
+
+
+class GraphOperators:
+    """The operators of one batch of graphs, built once and used by every layer.
+
+    Args:
+        graph: Batch with ``edge_index`` (2, E) in both directions, sorted by (row, column), no loops or repeats.
+        power: J, the number of clipped adjacency powers A_0 .. A_{J-1}, with A_j = min(1, A^(2^j)).
+        line_graph: Whether the operators of the line graph (``nonbacktracking_powers`` and the exchange between nodes
+            and edges) will be used.
+
+    Attributes:
+        degree: Degree of every node, (N, 1) float.
+        line_degree: Row sums of B, deg(head) - 1, (E, 1) float; with ``line_graph`` only.
+
+    Raises:
+        ValueError: If the edges are not sorted or lack a direction.
+    """
+
+    def __init__(self, graph: Data, power: int, *, line_graph: bool = False, dtype: torch.dtype = torch.float32) -> None:
+        edge_index = graph.edge_index
+        if edge_index is None:
+            msg = "GraphOperators: the graph has no edge_index; give the edges as an int64 tensor of shape (2, E)."
+            raise ValueError(msg)
+        self.num_nodes = int(graph.num_nodes or 0)
+        self.source, self.target = edge_index[0], edge_index[1]
+        self.pointers = row_pointers(self.source, self.num_nodes)
+        self.degree = (self.pointers[1:] - self.pointers[:-1]).to(dtype).unsqueeze(1)
+        self.node_graph, self.num_graphs = graph_ids(graph)
+        self._powers = [(self.target, self.pointers)]
+        for _ in range(1, power):
+            self._powers.append(clipped_square(*self._powers[-1]))
+        if line_graph:
+            self.reverse = reverse_edges(edge_index, self.num_nodes)
+            self._edges = torch.arange(self.source.numel(), device=edge_index.device)
+            self.line_degree = self.degree[self.target] - 1
+            self.edge_graph = self.node_graph[self.source]
+            self._line_powers = self._line_graph_powers(power)
+
+    def adjacency_powers(self, x: Tensor) -> list[Tensor]:
+        """Compute A_0 x, ..., A_{J-1} x for node features x, (N, d) each."""
+        return [self._symmetric(x, columns, pointers) for columns, pointers in self._powers]
+
+    @staticmethod
+    def _symmetric(x: Tensor, columns: Tensor, pointers: Tensor) -> Tensor:
+        def apply(v: Tensor) -> Tensor:
+            return gather_sum(v, columns, pointers)
+
+        return linear_map(x, apply, apply)
+
+    def _tails(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.source)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.target)
+
+    def _sum_tails(self, y: Tensor) -> Tensor:
+        return gather_sum(y, self._edges, self.pointers)
+
+    def _sum_heads(self, y: Tensor) -> Tensor:
+        return gather_sum(y, self.reverse, self.pointers)
+
+    def sum_outgoing(self, y: Tensor) -> Tensor:
+        """Compute S y: sum the features of the edges that leave each node. (E, d) to (N, d)."""
+        return linear_map(y, self._sum_tails, self._tails)
+
+    def sum_incoming(self, y: Tensor) -> Tensor:
+        """Compute T y: sum the features of the edges that enter each node. (E, d) to (N, d)."""
+        return linear_map(y, self._sum_heads, self._heads)
+
+    def at_source(self, x: Tensor) -> Tensor:
+        """Compute S^T x: the features of each edge's tail. (N, d) to (E, d)."""
+        return linear_map(x, self._tails, self._sum_tails)
+
+    def at_target(self, x: Tensor) -> Tensor:
+        """Compute T^T x: the features of each edge's head. (N, d) to (E, d)."""
+        return linear_map(x, self._heads, self._sum_heads)
+
+    def nonbacktracking(self, y: Tensor) -> Tensor:
+        """Compute B y, B[(i->j), (j->l)] = 1 iff l != i, for edge features y, (E, d)."""
+
+        def forward_map(v: Tensor) -> Tensor:
+            return self._heads(self._sum_tails(v)).sub_(v.index_select(0, self.reverse))
+
+        def adjoint_map(v: Tensor) -> Tensor:
+            return self._tails(self._sum_heads(v)).sub_(v.index_select(0, self.reverse))
+
+        return linear_map(y, forward_map, adjoint_map)
+
+    def nonbacktracking_powers(self, y: Tensor) -> list[Tensor]:
+        """Compute B_0 y, ..., B_{J-1} y with B_j = min(1, B^(2^j)), (E, d) each.
+
+        B and B^2 of a simple graph are 0/1 already (the middle edge is forced), so they are applied without being built.
+        """
+        results = []
+        for j, transposed_pair in enumerate(self._line_powers):
+            if transposed_pair is not None:
+                results.append(linear_map(y, *transposed_pair))
+            elif j == 0:
+                results.append(self.nonbacktracking(y))
+            else:
+                results.append(self.nonbacktracking(results[0]))
+        return results
+
+    def _line_graph_powers(self, power: int) -> list[tuple[Map, Map] | None]:
+        """Give, for every power, ``None`` where B is applied directly, else the explicit map and its adjoint."""
+        powers: list[tuple[Map, Map] | None] = [None] * min(power, 2)
+        if power > 2:
+            matrix = clipped_square(*self._explicit_nonbacktracking())
+            for _ in range(2, power):
+                matrix = clipped_square(*matrix)
+                powers.append(self._explicit_maps(*matrix))
+        return powers
+
+    def _explicit_nonbacktracking(self) -> tuple[Tensor, Tensor]:
+        """Build B in compressed-row form: row (i->j) lists the edges that leave j, but for j->i."""
+        counts = (self.pointers[1:] - self.pointers[:-1])[self.target]
+        total = int(counts.sum())
+        starts = self.pointers[:-1][self.target]
+        rows = torch.repeat_interleave(self._edges, counts, output_size=total)
+        within = torch.arange(total, device=counts.device) - (counts.cumsum(0) - counts)[rows]
+        columns = starts[rows] + within
+        keep = columns != self.reverse[rows]
+        return columns[keep], row_pointers(rows[keep], self._edges.numel())
+
+    def _explicit_maps(self, columns: Tensor, pointers: Tensor) -> tuple[Map, Map]:
+        """Give the map of an explicit power of B and its adjoint; B^T = Rev B Rev holds for every clipped power."""
+
+        def forward_map(v: Tensor) -> Tensor:
+            return gather_sum(v, columns, pointers)
+
+        def adjoint_map(v: Tensor) -> Tensor:
+            return forward_map(v.index_select(0, self.reverse)).index_select(0, self.reverse)
+
+        return forward_map, adjoint_map
+
+
+def reverse_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Find the opposite direction of every edge.
+
+    Args:
+        edge_index: (2, E) int64, both directions, sorted by (row, column).
+        num_nodes: Number of nodes N.
+
+    Returns:
+        For every edge i->j the position of j->i, (E,) int64; an involution.
+
+    Raises:
+        ValueError: If an edge has no opposite direction or the edges are not sorted.
+    """
+    source, target = edge_index
+    keys = source * num_nodes + target
+    reverse = torch.searchsorted(keys, target * num_nodes + source).clamp_(max=max(keys.numel() - 1, 0))
+    if not torch.equal(keys[reverse], target * num_nodes + source):
+        msg = (
+            "reverse_edges: edge_index must hold both directions of every edge, sorted by (row, column); "
+            "use torch_geometric.utils.coalesce(to_undirected(edge_index))."
+        )
+        raise ValueError(msg)
+    return reverse
+
+
+def segment_normalize(x: Tensor, segment: Tensor, num_segments: int, eps: float = 1e-5) -> Tensor:
+    """Shift and scale every feature to mean zero and variance one within each segment.
+
+    This is batch norm with a batch of one graph, as the paper trains; it needs no running statistics, so a graph's
+    output does not depend on the others in its batch nor on train or eval mode.
+
+    Args:
+        x: Features, (M, d).
+        segment: Sorted segment number of each row, (M,) int64.
+        num_segments: Number of segments.
+        eps: Added to the variance.
+
+    Returns:
+        Normalised features, (M, d).
+    """
+    pointers = row_pointers(segment, num_segments)
+    count = (pointers[1:] - pointers[:-1]).clamp(min=1).to(x.dtype).unsqueeze(1)
+    rows = torch.arange(segment.numel(), device=x.device)
+
+    def total(v: Tensor) -> Tensor:
+        return gather_sum(v, rows, pointers)
+
+    def spread(v: Tensor) -> Tensor:
+        return v.index_select(0, segment)
+
+    centered = x - linear_map(linear_map(x, total, spread) / count, spread, total)
+    variance = linear_map(centered * centered, total, spread) / count
+    return centered * linear_map((variance + eps).rsqrt(), spread, total)
