@@ -1,0 +1,239 @@
+"""``theodolite reproduce``: run published experiments and print published and measured side by side."""
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .claims import Claim, Run, judge, load_claim, load_claims, split_reference
+from .measure import CHILD, Measurement, compose, measure
+from .results import Entry, number, update
+from .versions import cache_key, threads
+
+__all__ = ["main", "reproduce"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the subcommand.
+
+    Args:
+        argv: The words after ``theodolite reproduce``.
+
+    Returns:
+        The exit code: 0 if everything was measured (targets missed or not), 1 if a run failed, 2 for wrong arguments,
+        130 if interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    progress = Console(stderr=True)
+    try:
+        if arguments.list or not arguments.ids:
+            return _list(as_json=arguments.json, asked=arguments.list)
+        claims = [_find(name) for name in arguments.ids]
+        entries: list[Entry] = []
+        for claim in claims:
+            done = reproduce(claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, progress=progress)
+            if not arguments.json:
+                _print(claim, done)
+            entries += done
+        if arguments.json:
+            print(json.dumps(entries, indent=2))
+        if arguments.write:
+            failed = {entry["id"] for entry in entries if entry["verdict"] == "failed"}
+            for name in sorted(failed):
+                progress.print(f"not written: {name}, not all of it was measured", markup=False, highlight=False)
+            measured = [entry for entry in entries if entry["id"] not in failed]
+            for path in update(Path.cwd(), measured, same=lambda old, new: old["id"] == new["id"]):
+                progress.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    except (ValueError, FileNotFoundError) as error:
+        progress.print(f"theodolite reproduce: error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        progress.print("interrupted: the same command goes on where this one stopped")
+        return 130
+    return int(any(entry["verdict"] == "failed" for entry in entries))
+
+
+def reproduce(
+    claim: Claim,
+    *,
+    seeds: int | None = None,
+    runs_dir: Path = Path("runs"),
+    progress: Console | None = None,
+    child: Sequence[str] = CHILD,
+    composer: Callable[[Run], str] | None = None,
+) -> list[Entry]:
+    """Measure a claim: every run with every seed, resumed or taken from the cache where possible.
+
+    Args:
+        claim: The claim.
+        seeds: How many seeds: the claim's first ones, then the integers that follow; ``None`` for the claim's own.
+        runs_dir: Where run directories are kept; those of a claim are in ``reproduce-<id>/``.
+        progress: Where progress and failures are written.
+        child: The command that is started for each run, before ``fit`` or ``test``.
+        composer: Gives the composed config of a run; by default :func:`compose`.
+
+    Returns:
+        One entry a row of the claim, in its order. A row whose value could not be measured has the verdict ``failed``.
+    """
+    progress = progress or Console(stderr=True)
+    chosen = _seeds(claim, seeds)
+    needed = _needed(claim)
+    measured: dict[str, list[Measurement]] = {name: [] for name in needed}
+    step, steps = 0, len(needed) * len(chosen)
+    progress.print(
+        f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on 2 CPU cores", highlight=False
+    )
+    for name in needed:
+        run = claim.runs[name]
+        composed = (composer or compose)(run)
+        key = cache_key(composed, run.command)
+        for seed in chosen:
+            step += 1
+            directory = runs_dir / f"reproduce-{claim.id}" / f"{name}-{key}-seed{seed}"
+            label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
+            progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
+            try:
+                result = measure(run, directory, seed, child)
+            except RuntimeError as error:
+                progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
+                continue
+            measured[name].append(result)
+            state = f"cached, measured {result.date}" if result.cached else f"done in {result.seconds:.0f} s"
+            progress.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
+    return _entries(claim, chosen, measured, progress)
+
+
+def _entries(
+    claim: Claim, seeds: Sequence[int], measured: dict[str, list[Measurement]], progress: Console
+) -> list[Entry]:
+    """Average over seeds and judge every row."""
+    means: dict[tuple[str, str], float] = {}
+    errors: dict[tuple[str, str], float | None] = {}
+    for name, results in measured.items():
+        if len(results) < len(seeds):
+            continue
+        for metric in set.intersection(*(set(result.metrics) for result in results)):
+            values = [result.metrics[metric] for result in results]
+            means[name, metric] = statistics.fmean(values)
+            errors[name, metric] = (
+                statistics.stdev(values) / math.sqrt(len(values))
+                if len(values) > 1
+                else results[0].metrics.get(f"{metric}_stderr")
+            )
+    entries = []
+    for row in claim.rows:
+        results = measured[row.run]
+        verdict, target = judge(row, means)
+        value = means.get((row.run, row.metric))
+        if value is None and len(results) == len(seeds):
+            known = sorted(metric for name, metric in means if name == row.run and not metric.endswith("_stderr"))
+            progress.print(
+                f"{claim.id}: run {row.run} has no {row.metric}; it has {', '.join(known)}",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        entries.append({
+            "id": claim.id, "metric": row.metric, "setting": row.setting, "published": row.published,
+            "measured": value, "stderr": errors.get((row.run, row.metric)), "seeds": list(seeds),
+            "met": {"met": True, "missed": False}.get(verdict),
+            "seconds": round(sum(result.seconds for result in results), 1),
+            "threads": max((result.threads for result in results), default=threads()),
+            "commit": ", ".join(sorted({result.commit for result in results})),
+            "date": max((result.date for result in results), default=""),
+            "published_error": row.published_error, "target": target, "verdict": verdict,
+            "run": row.run, "title": claim.title, "source": claim.source,
+        })  # fmt: skip
+    return entries
+
+
+def _print(claim: Claim, entries: Sequence[Entry]) -> None:
+    """Print a claim's table."""
+    table = Table(title=f"{claim.title}\npublished: {claim.source}", title_justify="left")
+    for head in ("setting", "published", "measured +- standard error", "target", "verdict", "seconds"):
+        table.add_column(head, justify="right" if head == "seconds" else "left")
+    for entry in entries:
+        table.add_row(
+            entry["setting"],
+            number(entry["published"], entry["published_error"]),
+            number(entry["measured"], entry["stderr"]),
+            entry["target"],
+            entry["verdict"],
+            f"{entry['seconds']:.0f}",
+        )
+    Console().print(table)
+
+
+def _list(*, as_json: bool, asked: bool) -> int:
+    """Print the claims there are; asked for nothing, say how to go on too."""
+    claims = load_claims()
+    if as_json:
+        print(json.dumps([{"id": claim.id, "title": claim.title, "source": claim.source, "seeds": list(claim.seeds),
+                           "runs": list(claim.runs), "minutes": claim.budget_minutes} for claim in claims.values()],
+                         indent=2))  # fmt: skip
+        return 0
+    table = Table("id", "title", "source", "runs x seeds", "minutes")
+    for claim in claims.values():
+        size = f"{len(_needed(claim))} x {len(claim.seeds)}"
+        table.add_row(claim.id, claim.title, claim.source, size, f"{claim.budget_minutes:g}")
+    Console().print(table)
+    if not asked:
+        print("give the ids to measure, e.g. theodolite reproduce " + next(iter(claims), "ID"))
+    return 0 if asked else 2
+
+
+def _find(name: str) -> Claim:
+    """Load a shipped claim by its id, or anyone's by the path of its YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        return load_claim(Path(name))
+    claims = load_claims()
+    if name not in claims:
+        msg = f"no claim is called {name!r}; there are {', '.join(claims) or 'none'} (or give the path of a .yaml file)"
+        raise ValueError(msg)
+    return claims[name]
+
+
+def _needed(claim: Claim) -> list[str]:
+    """List the runs that rows or their targets refer to, in the claim's order."""
+    used = {row.run for row in claim.rows}
+    for row in claim.rows:
+        if row.target is not None:
+            references = row.target.at_least_best_of + row.target.above_all
+            used |= {split_reference(reference, row.run)[0] for reference in references}
+    return [name for name in claim.runs if name in used]
+
+
+def _seeds(claim: Claim, count: int | None) -> list[int]:
+    """Give the claim's seeds, cut or continued to ``count``."""
+    more = range(max(claim.seeds) + 1, max(claim.seeds) + 1 + (count or 0))
+    return [*claim.seeds, *more][: count or len(claim.seeds)]
+
+
+def _budget(claim: Claim, seeds: Sequence[int]) -> float:
+    return round(claim.budget_minutes * len(seeds) / len(claim.seeds), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="theodolite reproduce",
+        description="Run published experiments and print published and measured values side by side.",
+        epilog="Example: theodolite reproduce --list; theodolite reproduce sbm5-dissociative --seeds 1",
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="claims to measure: ids, or paths of claim files")
+    parser.add_argument("--list", action="store_true", help="show the claims there are")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: the claim's own)")
+    parser.add_argument("--write", action="store_true", help="update RESULTS.md and RESULTS.json of this checkout")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        msg = f"{text!r} is no number of seeds: give an integer >= 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value
