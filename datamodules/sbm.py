@@ -10,6 +10,7 @@ from torch import Tensor
 
 Seed = int | Sequence[int] | np.random.SeedSequence | np.random.Generator
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 #: Above this edge probability every pair of a block pair gets its own coin: the cost is still O(edges).
 _DENSE = 0.25
@@ -43,24 +44,38 @@ def sample_sbm(sizes: Sequence[int] | ArrayLike, probs: ArrayLike | Tensor, seed
                 [1, 0]])
     """
     size, prob = check_blocks(sizes, probs)
-    rng = np.random.default_rng(seed)
-    first, second = np.triu_indices(len(size))
-    pair_prob = prob[first, second]
-    inside = first == second
-    # A community of s nodes has s (s-1) / 2 pairs; s (s-1) is always even and below 2^64.
-    number = np.where(inside, (size[first] * (size[first] - 1)) // 2, size[first] * size[second])
-    offset = np.concatenate([[0], np.cumsum(number)])
-    dense = pair_prob > _DENSE
-    chosen = np.concatenate(
-        [_flip(rng, number, offset, pair_prob, dense), _draw(rng, number, offset, pair_prob, ~dense)]
-    )
-    block = np.searchsorted(offset, chosen, side="right") - 1
-    u, v = _decode(chosen - offset[block], block, size, first, second)
+    u, v = draw_pairs(size, prob, np.random.default_rng(seed))
     return to_edge_index(u, v, int(size.sum()))
 
 
+def draw_pairs(size: IntArray, prob: FloatArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Draw the undirected edges of :func:`sample_sbm`, each once, in no particular order or direction.
+
+    Args:
+        size: Community sizes, (k,), as from :func:`check_blocks`.
+        prob: Edge probabilities, (k, k), as from :func:`check_blocks`.
+        rng: Source of randomness.
+
+    Returns:
+        The two nodes of each edge, two int64 arrays (m,).
+    """
+    first, second = np.triu_indices(len(size))
+    pair_prob = prob[first, second]
+    # A community of s nodes has s (s-1) / 2 pairs. One of s and s-1 is even, and half of their product fits in 63 bits.
+    half = np.where(size % 2 == 0, (size // 2) * (size - 1), size * ((size - 1) // 2))
+    number = np.where(first == second, half[first], size[first] * size[second])
+    offset = np.concatenate([[0], np.cumsum(number)])
+    dense = pair_prob > _DENSE
+    chosen = _draw(rng, number, offset, pair_prob, ~dense)
+    if dense.any():
+        chosen = np.concatenate([chosen, _flip(rng, number, offset, pair_prob, dense)])
+    block = np.searchsorted(offset, chosen, side="right") - 1
+    chosen -= offset[block]
+    return _decode(chosen, block, size, first, second)
+
+
 def _flip(
-    rng: np.random.Generator, number: IntArray, offset: IntArray, prob: NDArray[np.float64], where: NDArray[np.bool_]
+    rng: np.random.Generator, number: IntArray, offset: IntArray, prob: FloatArray, where: NDArray[np.bool_]
 ) -> IntArray:
     """Give the indices of the edges in the block pairs ``where``, by one coin for each pair of nodes."""
     parts = [
@@ -70,7 +85,7 @@ def _flip(
 
 
 def _draw(
-    rng: np.random.Generator, number: IntArray, offset: IntArray, prob: NDArray[np.float64], where: NDArray[np.bool_]
+    rng: np.random.Generator, number: IntArray, offset: IntArray, prob: FloatArray, where: NDArray[np.bool_]
 ) -> IntArray:
     """Give the indices of the edges in the block pairs ``where``: binomial counts, then uniform sets of these sizes.
 
@@ -83,7 +98,7 @@ def _draw(
     missing = count
     while missing.any():
         high = np.repeat(number[block], missing)
-        new = _distinct(np.repeat(offset[block], missing) + rng.integers(0, high))
+        new = distinct(np.repeat(offset[block], missing) + rng.integers(0, high))
         position = np.searchsorted(chosen, new)
         if len(chosen):
             is_new = chosen[np.minimum(position, len(chosen) - 1)] != new
@@ -94,8 +109,11 @@ def _draw(
     return chosen
 
 
-def _distinct(values: NDArray) -> NDArray:
-    """Sort in place and drop repeats. (``numpy.unique`` hashes integers, which is 20 times slower at 10^6.)"""
+def distinct(values: NDArray) -> NDArray:
+    """Sort in place and drop repeats.
+
+    ``numpy.unique`` uses a hash table for integers, which is many times slower at 10^6.
+    """
     values.sort()
     if len(values) < 2:
         return values
@@ -134,10 +152,9 @@ def to_edge_index(u: IntArray, v: IntArray, num_nodes: int) -> Tensor:
     bits = np.uint64(max(1, (num_nodes - 1).bit_length()))
     m = len(u)
     key = np.empty(2 * m, np.uint64)
-    a, b = u.astype(np.uint64), v.astype(np.uint64)
-    key[:m] = (a << bits) | b
-    key[m:] = (b << bits) | a
-    del a, b
+    for out, row, column in ((key[:m], u, v), (key[m:], v, u)):
+        np.left_shift(row.view(np.uint64), bits, out=out)
+        out |= column.view(np.uint64)
     key.sort()
     edge_index = np.empty((2, 2 * m), np.int64)
     out = edge_index.view(np.uint64)
@@ -146,7 +163,7 @@ def to_edge_index(u: IntArray, v: IntArray, num_nodes: int) -> Tensor:
     return torch.from_numpy(edge_index)
 
 
-def check_blocks(sizes: Sequence[int] | ArrayLike, probs: ArrayLike | Tensor) -> tuple[IntArray, NDArray[np.float64]]:
+def check_blocks(sizes: Sequence[int] | ArrayLike, probs: ArrayLike | Tensor) -> tuple[IntArray, FloatArray]:
     """Check community sizes and edge probabilities, and give them as int64 (k,) and float64 (k, k) arrays."""
     size = np.asarray(sizes)
     if size.ndim != 1 or size.size == 0 or not np.issubdtype(size.dtype, np.integer):

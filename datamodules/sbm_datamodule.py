@@ -9,14 +9,16 @@ from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from .sampling import ShardedSampler, Split, sample_seed
-from .sbm import check_blocks, pair_from_snr, sample_sbm, signal_to_noise, to_edge_index
+from .dcsbm import draw_degree_corrected_pairs, power_law_propensities
+from .sampling import ShardedSampler, Split, TrainingLoader, sample_seed
+from .sbm import check_blocks, draw_pairs, pair_from_snr, signal_to_noise, to_edge_index
 
 Structure = Literal["associative", "disassociative"]
+Pairs = list[tuple[float, float]]
 
 
 class SBMDataset(Dataset[Data]):
-    """Graphs of the stochastic block model: graph number i is a pure function of (seed, split, i), for every i >= 0.
+    """Graphs of the stochastic block model: graph i is a pure function of (seed, split, i), for every i >= 0.
 
     The nodes of each graph are in random order, so that node numbers tell nothing about communities.
 
@@ -25,26 +27,45 @@ class SBMDataset(Dataset[Data]):
             communities, with ``(a, b) = pairs[i % len(pairs)]``.
         num_nodes: Number of nodes n of each graph.
         num_classes: Number of communities k, of sizes that differ by at most one.
-        num_graphs: Length of the dataset. Larger numbers can be asked for: they are further graphs of the same law.
+        num_graphs: Length of the dataset. Larger i can be asked for too: further graphs of the same law.
         split: The split, part of the seed.
         seed: The experiment's seed.
+        degree_exponent: Exponent of the power law of degrees; ``None`` for none (see :class:`SBMDataModule`).
+
+    Raises:
+        ValueError: If the arguments do not describe a stochastic block model.
     """
 
     def __init__(
         self,
-        pairs: list[tuple[float, float]],
+        pairs: Pairs,
         num_nodes: int,
         num_classes: int,
         num_graphs: int,
         split: Split,
         seed: int = 0,
+        degree_exponent: float | None = None,
     ) -> None:
+        n, k = num_nodes, num_classes
+        if k < 2:
+            msg = f"num_classes={k}: a stochastic block model to detect needs at least 2 communities."
+            raise ValueError(msg)
+        if n < k:
+            msg = f"num_nodes={n} is below num_classes={k}: every community needs at least one node."
+            raise ValueError(msg)
+        for a, b in pairs:
+            if not (0 <= a <= n and 0 <= b <= n):
+                msg = f"pair (a, b) = ({a}, {b}): both must be in [0, num_nodes={n}], as a/n and b/n are probabilities."
+                raise ValueError(msg)
+        if degree_exponent is not None and not degree_exponent > 2:
+            msg = f"degree_exponent={degree_exponent}: must be above 2, where the power law has a mean, or null."
+            raise ValueError(msg)
         self.pairs = pairs
-        self.num_nodes = num_nodes
+        self.num_nodes = n
         self.num_graphs = num_graphs
         self.split: Split = split
         self.seed = seed
-        n, k = num_nodes, num_classes
+        self.degree_exponent = degree_exponent
         self._sizes = np.array([n // k + (c < n % k) for c in range(k)], dtype=np.int64)
         self._labels = np.repeat(np.arange(k), self._sizes)
         self._probs = [np.where(np.eye(k, dtype=bool), a / n, b / n) for a, b in pairs]
@@ -60,19 +81,23 @@ class SBMDataset(Dataset[Data]):
         """Draw graph number ``index``."""
         rng = np.random.default_rng(sample_seed(self.seed, self.split, index))
         which = index % len(self.pairs)
-        edge_index = sample_sbm(self._sizes, self._probs[which], rng)
+        probs = self._probs[which]
+        if self.degree_exponent is None:
+            u, v = draw_pairs(self._sizes, probs, rng)
+        else:
+            theta = power_law_propensities(self._sizes, self.degree_exponent, probs.max(), rng)
+            u, v = draw_degree_corrected_pairs(self._sizes, probs, theta, rng)
         order = rng.permutation(self.num_nodes)
-        half = edge_index[:, edge_index[0] < edge_index[1]].numpy()
-        labels = np.empty(self.num_nodes, np.int64)
+        labels = np.empty_like(self._labels)
         labels[order] = self._labels
         return Data(
-            edge_index=to_edge_index(order[half[0]], order[half[1]], self.num_nodes),
+            edge_index=to_edge_index(order[u], order[v], self.num_nodes),
             y=torch.from_numpy(labels),
             num_nodes=self.num_nodes,
             sample_id=torch.tensor([index]),
             snr=torch.tensor([self._snrs[which]], dtype=torch.float32),
-            probs=torch.tensor(self._probs[which])[None],
-            sizes=torch.tensor(self._sizes)[None],
+            probs=torch.from_numpy(probs[None].copy()),
+            sizes=torch.from_numpy(self._sizes[None].copy()),
         )
 
 
@@ -80,44 +105,56 @@ class SBMDataModule(LightningDataModule):
     """Sparse graphs of the stochastic block model with k communities, generated by the loader's workers.
 
     Nothing is written to disk. Graph i of a split is a pure function of (seed, split, i), the same on every rank, for
-    every number of workers and after a resume. The laws are given by ``pairs`` (a, b) or by ``snrs`` with
-    ``average_degree`` and ``structure``; graph i takes pair number ``i % len(pairs)``, so a list mixes them evenly.
+    every number of workers and after a resume. The laws are given by ``pairs`` (a, b), or by ``snrs`` with
+    ``average_degree`` and ``structure``; graph i has law number ``i % (number of laws)``, so a list is mixed evenly.
 
     Batches hold ``edge_index`` (both directions, sorted), ``y`` (communities), ``sample_id`` (B,), ``snr`` (B,),
     ``probs`` (B, k, k) and ``sizes`` (B, k).
 
+    With ``degree_exponent`` the graphs are degree-corrected: an edge has probability
+    ``theta_i theta_j probs[g_i][g_j]``, where theta is drawn from a power law, scaled to mean 1 in each community, and
+    cut where a probability would pass 1 (so hubs have slightly fewer edges than asked for). ``snr`` and
+    ``average_degree`` stay those of the uncorrected model.
+
     Args:
         num_nodes: Number of nodes n of each graph. If k does not divide n, community sizes differ by one.
         num_classes: Number of communities k.
-        pairs: Pairs (a, b): edge probability ``a / n`` inside and ``b / n`` between communities.
-        snrs: Signal-to-noise ratios, instead of ``pairs``.
-        average_degree: Average degree for ``snrs``.
-        structure: For ``snrs``: ``associative`` (a > b) or ``disassociative`` (a < b).
-        train_pairs: Pairs to train on, where they differ from those of validation and test.
-        train_snrs: Signal-to-noise ratios to train on, likewise.
-        train_graphs: Training graphs in an epoch, in all.
-        val_graphs: Validation graphs **for each pair**.
-        test_graphs: Test graphs **for each pair**.
+        pairs: Laws as pairs (a, b): edge probability ``a / n`` inside and ``b / n`` between communities.
+        snrs: Laws as signal-to-noise ratios, instead of ``pairs``.
+        average_degree: Average degree of the laws given as ``snrs``.
+        structure: Of the laws given as ``snrs``: ``associative`` (a > b) or ``disassociative`` (a < b).
+        train_pairs: Laws to train on, as pairs, where they differ from those of validation and test.
+        train_snrs: Laws to train on, as signal-to-noise ratios, where they differ.
+        degree_exponent: Exponent of the power law of degrees, above 2; ``None`` for the uncorrected model.
+        train_graphs: Training graphs of an epoch, of all laws together.
+        val_graphs: Validation graphs **of each law**.
+        test_graphs: Test graphs **of each law**.
         fresh: Train on new graphs in every epoch: graph i of epoch e is training graph number
-            ``e * train_graphs + i``. ``False`` keeps those of epoch 0.
+            ``e * train_graphs + i``. ``False`` repeats those of epoch 0.
         batch_size: Graphs in a batch, **of each process**.
-        seed: Seed of all graphs.
-        num_workers: Loader processes of each process.
+        seed: Seed of all graphs and of the training order.
+        num_workers: Loader workers of each process.
 
     Raises:
         ValueError: If the arguments do not describe a stochastic block model.
+
+    Example:
+        >>> batch = next(iter(SBMDataModule(num_nodes=100, snrs=[2.0, 1.0], batch_size=4).val_dataloader()))
+        >>> batch.num_graphs, batch.snr
+        (4, tensor([2., 1., 2., 1.]))
     """
 
     def __init__(
         self,
         num_nodes: int = 1000,
         num_classes: int = 2,
-        pairs: list[tuple[float, float]] | None = None,
+        pairs: Pairs | None = None,
         snrs: list[float] | None = None,
         average_degree: float = 3.0,
         structure: Structure = "associative",
-        train_pairs: list[tuple[float, float]] | None = None,
+        train_pairs: Pairs | None = None,
         train_snrs: list[float] | None = None,
+        degree_exponent: float | None = None,
         train_graphs: int = 6000,
         val_graphs: int = 100,
         test_graphs: int = 100,
@@ -127,55 +164,81 @@ class SBMDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("train_graphs", train_graphs, 1),
+            ("val_graphs", val_graphs, 1),
+            ("test_graphs", test_graphs, 1),
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                msg = f"SBMDataModule({name}={value}): must be at least {least}."
+                raise ValueError(msg)
+        if structure not in ("associative", "disassociative"):
+            msg = f"SBMDataModule(structure={structure!r}): must be 'associative' or 'disassociative'."
+            raise ValueError(msg)
+
+        def laws(pairs: Pairs | None, snrs: list[float] | None) -> Pairs:
+            if pairs and snrs:
+                msg = "SBMDataModule: give the laws as pairs or as snrs, not both."
+                raise ValueError(msg)
+            if pairs:
+                return [(float(a), float(b)) for a, b in pairs]
+            return [pair_from_snr(snr, average_degree, num_classes, structure) for snr in snrs or []]
+
+        self.pairs = laws(pairs, snrs)
+        if not self.pairs:
+            msg = "SBMDataModule: no law given; set pairs, e.g. [[5.5, 0.5]], or snrs, e.g. [2.0, 1.5]."
+            raise ValueError(msg)
+        self.train_pairs = laws(train_pairs, train_snrs) or self.pairs
         self.num_nodes = num_nodes
         self.num_classes = num_classes
-        self.train_graphs = train_graphs
-        self.val_graphs = val_graphs
-        self.test_graphs = test_graphs
+        self.degree_exponent = degree_exponent
         self.fresh = fresh
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
-
-        def resolve(pairs: list[tuple[float, float]] | None, snrs: list[float] | None) -> list[tuple[float, float]]:
-            if pairs is not None:
-                return [(a, b) for a, b in pairs]
-            return [pair_from_snr(snr, average_degree, num_classes, structure) for snr in snrs or []]
-
-        self.pairs = resolve(pairs, snrs)
-        self.train_pairs = resolve(train_pairs, train_snrs) or self.pairs
+        self._num_graphs: dict[Split, int] = {
+            "train": train_graphs,
+            "val": val_graphs * len(self.pairs),
+            "test": test_graphs * len(self.pairs),
+        }
+        for split in ("train", "test"):
+            self.dataset(split)  # reports bad arguments now, not when training starts
 
     def dataset(self, split: Split) -> SBMDataset:
         """Give the graphs of a split."""
-        pairs = self.train_pairs if split == "train" else self.pairs
-        number = {
-            "train": self.train_graphs,
-            "val": self.val_graphs * len(pairs),
-            "test": self.test_graphs * len(pairs),
-            "predict": self.test_graphs * len(pairs),
-        }[split]
-        return SBMDataset(pairs, self.num_nodes, self.num_classes, number, split, self.seed)
+        return SBMDataset(
+            self.train_pairs if split == "train" else self.pairs,
+            self.num_nodes,
+            self.num_classes,
+            self._num_graphs[split],
+            split,
+            self.seed,
+            self.degree_exponent,
+        )
 
     def _loader(self, split: Split) -> DataLoader:
         dataset = self.dataset(split)
         train = split == "train"
-        sampler = ShardedSampler(dataset, shuffle=train, drop_last=train, seed=self.seed, fresh=train and self.fresh)
-        return DataLoader(
-            dataset,
+        loader = TrainingLoader if train else DataLoader
+        return loader(
+            dataset,  # pyright: ignore[reportArgumentType]  # PyG's type is narrower than what it takes
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=ShardedSampler(dataset, shuffle=train, drop_last=train, seed=self.seed, fresh=train and self.fresh),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def train_dataloader(self) -> DataLoader:
-        """Give the training graphs of this process."""
+        """Give this process's training graphs."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader:
-        """Give the validation graphs of this process."""
+        """Give this process's validation graphs."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Give the test graphs of this process."""
+        """Give this process's test graphs."""
         return self._loader("test")
