@@ -46,8 +46,15 @@ class Task(LightningModule, ABC):
         """Compute and log the training loss (``train/loss``)."""
         del batch_idx
         loss = self.loss(batch)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, prog_bar=True,
-                 batch_size=self.batch_size(batch))
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            prog_bar=True,
+            batch_size=self.batch_size(batch),
+        )
         return loss
 
     def configure_optimizers(self) -> Any:

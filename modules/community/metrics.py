@@ -40,9 +40,9 @@ def assignment_loss(
     num_graphs: int,
     label_permutations: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Cross entropy of each graph under its best relabeling of the communities.
+    r"""Cross entropy of each graph under its best relabeling of the communities.
 
-    .. math:: \\ell = \\min_{\\pi} -\\frac{1}{n} \\sum_i \\log o_{i, \\pi(y_i)}
+    .. math:: \ell = \min_{\pi} -\frac{1}{n} \sum_i \log o_{i, \pi(y_i)}
 
     (eq. 3 of `"Supervised Community Detection with Line Graph Neural Networks" <https://arxiv.org/abs/1705.08415>`_,
     divided by the number of nodes). The k x k matrix of class-wise costs decides the minimum exactly; the gradient
@@ -95,9 +95,9 @@ def node_accuracy(
 
 
 def overlap(accuracy: Tensor, num_classes: int) -> Tensor:
-    """Rescale an accuracy so that a single label scores 0 for equal communities and perfection 1.
+    r"""Rescale an accuracy so that a single label scores 0 for equal communities and perfection 1.
 
-    .. math:: \\mathrm{overlap} = \\frac{\\mathrm{acc} - 1/k}{1 - 1/k}
+    .. math:: \mathrm{overlap} = \frac{\mathrm{acc} - 1/k}{1 - 1/k}
 
     Chance is above 0 at finite n, since the accuracy is already maximised over relabelings: about
     sqrt(2 / (pi n)) for k = 2.

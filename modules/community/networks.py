@@ -1,11 +1,14 @@
 """The graph networks of Chen, Li and Bruna, on nodes (GNN) and on nodes and directed edges together (LGNN)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from .base import NodeNetwork
-from .operators import GraphOperators, segment_normalize
+from .operators import GraphOperators, Segments, half_relu_normalize
 
 
 class _HalfLinear(nn.Module):
@@ -25,11 +28,9 @@ class _HalfLinear(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, z: Tensor, segment: Tensor, num_segments: int) -> Tensor:
-        if not self.linear:
-            half = z.shape[1] // 2
-            z = torch.cat([z[:, :half].relu(), z[:, half:]], dim=1)
-        return torch.addcmul(self.bias, segment_normalize(z, segment, num_segments), self.weight)
+    def forward(self, z: Tensor, segments: Segments) -> Tensor:
+        rectified = 0 if self.linear else z.shape[1] // 2
+        return torch.addcmul(self.bias, half_relu_normalize(z, segments, rectified), self.weight)
 
 
 class _NodeLayer(nn.Module):
@@ -46,19 +47,23 @@ class _NodeLayer(nn.Module):
         super().__init__()
         self.mix = nn.Linear((2 + power) * in_features + 2 * edge_features, out_features)
 
-    def forward(self, operators: GraphOperators, x: Tensor, from_edges: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, operators: GraphOperators, x: Tensor, sums: tuple[Tensor, Tensor] | None = None) -> Tensor:
         terms = [x, operators.degree * x, *operators.adjacency_powers(x)]
-        if from_edges is not None:
-            outgoing, incoming = from_edges
+        if sums is not None:
+            outgoing, incoming = sums
             terms += [outgoing + incoming, outgoing - incoming]
         return self.mix(torch.cat(terms, dim=1))
 
 
 class _EdgeLayer(nn.Module):
-    """One sum over the line-graph operators I, D_B, B_0 .. B_{J-1}, and from the nodes P_m^T and P_d^T.
+    r"""One sum over the line-graph operators I, D_B, B_0 .. B_{J-1}, and from the nodes P_m^T and P_d^T.
 
-    The two node terms are mixed on the nodes and gathered afterwards, P_m^T x u + P_d^T x v = S^T x(u+v) + T^T x(u-v):
-    the same function with N instead of E rows to multiply.
+    Only I, D_B and Rev are worth computing on the edges. With s = S y and t = T y the sums over the edges that leave
+    and enter each node,
+
+    .. math:: B y = T^T s - \mathrm{Rev}\, y, \qquad B^2 y = T^T (A s - t) - S^T s + y,
+
+    so everything else is mixed on the nodes, where there are fewer rows, and gathered once at each end of the edges.
 
     Args:
         in_features: Edge features d.
@@ -73,11 +78,21 @@ class _EdgeLayer(nn.Module):
         self.mix_sum = nn.Linear(node_features, out_features, bias=False)
         self.mix_difference = nn.Linear(node_features, out_features, bias=False)
 
-    def forward(self, operators: GraphOperators, y: Tensor, x: Tensor) -> Tensor:
+    def forward(self, operators: GraphOperators, y: Tensor, x: Tensor, sums: tuple[Tensor, Tensor]) -> Tensor:
+        outgoing, incoming = sums
+        identity, degree, once, *higher = self.mix.weight.split(y.shape[1], dim=1)
         total, difference = self.mix_sum(x), self.mix_difference(x)
-        from_nodes = operators.at_source(total + difference) + operators.at_target(total - difference)
-        terms = [y, operators.line_degree * y, *operators.nonbacktracking_powers(y)]
-        return self.mix(torch.cat(terms, dim=1)) + from_nodes
+        at_tail = total + difference
+        at_head = total - difference + outgoing @ once.t()
+        if higher:
+            twice = higher[0]
+            identity = identity + twice
+            at_tail = at_tail - outgoing @ twice.t()
+            at_head = at_head + (operators.adjacency(outgoing) - incoming) @ twice.t()
+        terms = [y, operators.line_degree * y, operators.reversed(y), *operators.high_nonbacktracking_powers(y)]
+        weights = torch.cat([identity, degree, -once, *higher[1:]], dim=1)
+        mixed = F.linear(torch.cat(terms, dim=1), weights, self.mix.bias)
+        return mixed + operators.at_source(at_tail) + operators.at_target(at_head)
 
 
 def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
@@ -93,12 +108,12 @@ def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
 
 
 class GNN(NodeNetwork):
-    """Graph network on the operators identity, degree and clipped adjacency powers.
+    r"""Graph network on the operators identity, degree and clipped adjacency powers.
 
     From `"Supervised Community Detection with Line Graph Neural Networks" <https://arxiv.org/abs/1705.08415>`_
     (section 4.1, eq. 1). With x the node features, one layer is
 
-    .. math:: z = \\sum_{O \\in \\{I, D, A_0, \\dots, A_{J-1}\\}} O x \\theta_O, \\quad A_j = \\min(1, A^{2^j}),
+    .. math:: z = \sum_{O \in \{I, D, A_0, \dots, A_{J-1}\}} O x \theta_O, \quad A_j = \min(1, A^{2^j}),
 
     followed by ReLU on the first half of the columns of z, the identity on the second half, and normalisation over the
     nodes of each graph. The input is the degree; the last layer is the same sum without ReLU and normalisation.
@@ -122,8 +137,8 @@ class GNN(NodeNetwork):
         super().__init__(num_classes)
         _check_sizes(type(self).__name__, width, depth, power)
         self.power = power
-        features = [1] + [width] * depth
-        self.layers = nn.ModuleList(_NodeLayer(a, b, power) for a, b in zip(features[:-1], features[1:], strict=True))
+        features = [1, *[width] * depth]
+        self.layers = nn.ModuleList(_NodeLayer(a, b, power) for a, b in pairwise(features))
         self.activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
         self.output = _NodeLayer(width, num_classes, power)
 
@@ -132,19 +147,19 @@ class GNN(NodeNetwork):
         operators = GraphOperators(graph, self.power, dtype=self.output.mix.weight.dtype)
         x = operators.degree
         for layer, activation in zip(self.layers, self.activations, strict=True):
-            x = activation(layer(operators, x), operators.node_graph, operators.num_graphs)
+            x = activation(layer(operators, x), operators.nodes)
         return self.output(operators, x)
 
 
 class LGNN(NodeNetwork):
-    """Graph network on the nodes and, through the non-backtracking operator, on the directed edges.
+    r"""Graph network on the nodes and, through the non-backtracking operator, on the directed edges.
 
     From `"Supervised Community Detection with Line Graph Neural Networks" <https://arxiv.org/abs/1705.08415>`_
     (section 4.2, eq. 2). With x the node and y the edge features, one layer is
 
     .. math::
-        x^+ &= \\rho\\Big[\\sum_{O \\in \\{I, D, A_j\\}} O x \\theta_O + P_m y \\theta_m + P_d y \\theta_d\\Big] \\\\
-        y^+ &= \\rho\\Big[\\sum_{O \\in \\{I, D_B, B_j\\}} O y \\gamma_O + P_m^T x^+ \\gamma_m + P_d^T x^+ \\gamma_d\\Big]
+        x^+ &= \rho\Big[\sum_{O \in \{I, D, A_j\}} O x \theta_O + P_m y \theta_m + P_d y \theta_d\Big] \\
+        y^+ &= \rho\Big[\sum_{O \in \{I, D_B, B_j\}} O y \gamma_O + P_m^T x^+ \gamma_m + P_d^T x^+ \gamma_d\Big]
 
     with rho as in :class:`GNN` and B_j = min(1, B^(2^j)). Inputs are the degrees deg(G) and B 1. Nothing of size E x E is
     built for J <= 2: time and memory are O((N + E) width) a layer.
@@ -166,8 +181,8 @@ class LGNN(NodeNetwork):
         super().__init__(num_classes)
         _check_sizes(type(self).__name__, width, depth, power)
         self.power = power
-        features = [1] + [width] * depth
-        pairs = list(zip(features[:-1], features[1:], strict=True))
+        features = [1, *[width] * depth]
+        pairs = list(pairwise(features))
         self.node_layers = nn.ModuleList(_NodeLayer(a, b, power, edge_features=a) for a, b in pairs)
         self.edge_layers = nn.ModuleList(_EdgeLayer(a, b, b, power) for a, b in pairs)
         self.node_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
@@ -180,7 +195,7 @@ class LGNN(NodeNetwork):
         x, y = operators.degree, operators.line_degree
         layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
         for node_layer, edge_layer, node_activation, edge_activation in layers:
-            from_edges = operators.sum_outgoing(y), operators.sum_incoming(y)
-            x = node_activation(node_layer(operators, x, from_edges), operators.node_graph, operators.num_graphs)
-            y = edge_activation(edge_layer(operators, y, x), operators.edge_graph, operators.num_graphs)
+            sums = operators.sum_outgoing(y), operators.sum_incoming(y)
+            x = node_activation(node_layer(operators, x, sums), operators.nodes)
+            y = edge_activation(edge_layer(operators, y, x, sums), operators.edges)
         return self.output(operators, x, (operators.sum_outgoing(y), operators.sum_incoming(y)))

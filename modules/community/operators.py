@@ -1,18 +1,20 @@
-"""Sparse graph operators as differentiable linear maps: O(edges) time and memory, no matrix of the line graph.
+r"""Sparse graph operators as differentiable linear maps: O(edges) time and memory, no matrix of the line graph.
 
 With S and T the tail and head incidence matrices (N, E) of the E = 2m directed edges and Rev the reversal of an edge,
 the operators of `"Supervised Community Detection with Line Graph Neural Networks"
 <https://arxiv.org/abs/1705.08415>`_ are
 
-.. math:: A = S T^T, \\quad P_m = S + T, \\quad P_d = S - T, \\quad B = T^T S - \\mathrm{Rev},
+.. math:: A = S T^T, \quad P_m = S + T, \quad P_d = S - T, \quad B = T^T S - \mathrm{Rev},
 
 so each is a few gathers and segment sums. Every map carries its adjoint, hence its gradient costs what it costs itself.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
@@ -25,12 +27,12 @@ class _LinearMap(torch.autograd.Function):
     """Apply a linear map whose gradient is its adjoint, itself a linear map, so every order of derivative exists."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, forward_map: Map, adjoint_map: Map) -> Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: Tensor, forward_map: Map, adjoint_map: Map) -> Tensor:
         ctx.maps = forward_map, adjoint_map
         return forward_map(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         forward_map, adjoint_map = ctx.maps
         return _LinearMap.apply(grad, adjoint_map, forward_map), None, None  # pyright: ignore[reportReturnType]
 
@@ -41,7 +43,9 @@ def linear_map(x: Tensor, forward_map: Map, adjoint_map: Map) -> Tensor:
 
 
 def gather_sum(x: Tensor, columns: Tensor, pointers: Tensor) -> Tensor:
-    """Multiply a 0/1 matrix in compressed-row form with x: row i is the sum of ``x[columns[pointers[i]:pointers[i+1]]]``.
+    """Multiply a 0/1 matrix in compressed-row form with x.
+
+    Row i of the product is the sum of ``x[columns[pointers[i]:pointers[i+1]]]``.
 
     Args:
         x: (M, d).
@@ -94,18 +98,21 @@ class GraphOperators:
     Args:
         graph: Batch with ``edge_index`` (2, E) in both directions, sorted by (row, column), no loops or repeats.
         power: J, the number of clipped adjacency powers A_0 .. A_{J-1}, with A_j = min(1, A^(2^j)).
-        line_graph: Whether the operators of the line graph (``nonbacktracking_powers`` and the exchange between nodes
-            and edges) will be used.
+        line_graph: Whether the operators of the line graph and the exchange between nodes and edges will be used.
+        dtype: Type of the degrees.
 
     Attributes:
         degree: Degree of every node, (N, 1) float.
+        nodes: The nodes of each graph; with ``line_graph`` also ``edges``, the directed edges of each graph.
         line_degree: Row sums of B, deg(head) - 1, (E, 1) float; with ``line_graph`` only.
 
     Raises:
         ValueError: If the edges are not sorted or lack a direction.
     """
 
-    def __init__(self, graph: Data, power: int, *, line_graph: bool = False, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, graph: Data, power: int, *, line_graph: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
         edge_index = graph.edge_index
         if edge_index is None:
             msg = "GraphOperators: the graph has no edge_index; give the edges as an int64 tensor of shape (2, E)."
@@ -114,7 +121,8 @@ class GraphOperators:
         self.source, self.target = edge_index[0], edge_index[1]
         self.pointers = row_pointers(self.source, self.num_nodes)
         self.degree = (self.pointers[1:] - self.pointers[:-1]).to(dtype).unsqueeze(1)
-        self.node_graph, self.num_graphs = graph_ids(graph)
+        node_graph, num_graphs = graph_ids(graph)
+        self.nodes = Segments(node_graph, num_graphs)
         self._powers = [(self.target, self.pointers)]
         for _ in range(1, power):
             self._powers.append(clipped_square(*self._powers[-1]))
@@ -122,8 +130,12 @@ class GraphOperators:
             self.reverse = reverse_edges(edge_index, self.num_nodes)
             self._edges = torch.arange(self.source.numel(), device=edge_index.device)
             self.line_degree = self.degree[self.target] - 1
-            self.edge_graph = self.node_graph[self.source]
-            self._line_powers = self._line_graph_powers(power)
+            self.edges = Segments(node_graph[self.source], num_graphs)
+            self._line_powers = self._high_line_powers(power)
+
+    def adjacency(self, x: Tensor) -> Tensor:
+        """Compute A x for node features x, (N, d)."""
+        return self._symmetric(x, *self._powers[0])
 
     def adjacency_powers(self, x: Tensor) -> list[Tensor]:
         """Compute A_0 x, ..., A_{J-1} x for node features x, (N, d) each."""
@@ -175,24 +187,25 @@ class GraphOperators:
 
         return linear_map(y, forward_map, adjoint_map)
 
-    def nonbacktracking_powers(self, y: Tensor) -> list[Tensor]:
-        """Compute B_0 y, ..., B_{J-1} y with B_j = min(1, B^(2^j)), (E, d) each.
+    def reversed(self, y: Tensor) -> Tensor:
+        """Compute Rev y: the features of each edge's opposite direction. (E, d) to (E, d)."""
 
-        B and B^2 of a simple graph are 0/1 already (the middle edge is forced), so they are applied without being built.
+        def apply(v: Tensor) -> Tensor:
+            return v.index_select(0, self.reverse)
+
+        return linear_map(y, apply, apply)
+
+    def high_nonbacktracking_powers(self, y: Tensor) -> list[Tensor]:
+        """Compute B_2 y, ..., B_{J-1} y, (E, d) each, with explicit sparse matrices.
+
+        B_0 = B and B_1 = B^2 of a simple graph are 0/1 already (the middle edge of a walk is forced), so they need no
+        matrix; from B^4 on the clip acts and the matrices are built, with one entry a reachable pair of edges.
         """
-        results = []
-        for j, transposed_pair in enumerate(self._line_powers):
-            if transposed_pair is not None:
-                results.append(linear_map(y, *transposed_pair))
-            elif j == 0:
-                results.append(self.nonbacktracking(y))
-            else:
-                results.append(self.nonbacktracking(results[0]))
-        return results
+        return [linear_map(y, *maps) for maps in self._line_powers]
 
-    def _line_graph_powers(self, power: int) -> list[tuple[Map, Map] | None]:
-        """Give, for every power, ``None`` where B is applied directly, else the explicit map and its adjoint."""
-        powers: list[tuple[Map, Map] | None] = [None] * min(power, 2)
+    def _high_line_powers(self, power: int) -> list[tuple[Map, Map]]:
+        """Build the maps B_2 .. B_{J-1} with their adjoints."""
+        powers: list[tuple[Map, Map]] = []
         if power > 2:
             matrix = clipped_square(*self._explicit_nonbacktracking())
             for _ in range(2, power):
@@ -248,31 +261,69 @@ def reverse_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
     return reverse
 
 
-def segment_normalize(x: Tensor, segment: Tensor, num_segments: int, eps: float = 1e-5) -> Tensor:
-    """Shift and scale every feature to mean zero and variance one within each segment.
+class Segments:
+    """Rows that belong together: the nodes, or the directed edges, of each graph of a batch.
 
-    This is batch norm with a batch of one graph, as the paper trains; it needs no running statistics, so a graph's
-    output does not depend on the others in its batch nor on train or eval mode.
+    Args:
+        segment: Sorted segment number of each row, (M,) int64.
+        num_segments: Number of segments B.
+    """
+
+    def __init__(self, segment: Tensor, num_segments: int) -> None:
+        self._segment = segment
+        self._pointers = row_pointers(segment, num_segments)
+        self._rows = torch.arange(segment.numel(), device=segment.device)
+        self._count = (self._pointers[1:] - self._pointers[:-1]).clamp(min=1).unsqueeze(1)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Average the rows of each segment. (M, d) to (B, d)."""
+        return gather_sum(x, self._rows, self._pointers) / self._count
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Give every row what belongs to its segment. (B, d) to (M, d)."""
+        return x if len(x) == 1 else x.index_select(0, self._segment)
+
+
+class _HalfReluNormalize(torch.autograd.Function):
+    """ReLU on the first columns, then zero mean and unit variance in each segment, in few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, segments: Segments, rectified: int, eps: float) -> Tensor:
+        centered = x.clone()
+        centered[:, :rectified].relu_()
+        positive = centered[:, :rectified] > 0
+        centered -= segments.spread(segments.mean(centered))
+        scale = (segments.mean(centered * centered) + eps).rsqrt()
+        normalized = centered.mul_(segments.spread(scale))
+        ctx.save_for_backward(normalized, scale, positive)
+        ctx.segments, ctx.rectified = segments, rectified
+        return normalized
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        normalized, scale, positive = ctx.saved_tensors
+        segments = ctx.segments
+        result = normalized * segments.spread(segments.mean(grad * normalized))
+        result += segments.spread(segments.mean(grad))
+        result = torch.sub(grad, result, out=result).mul_(segments.spread(scale))
+        result[:, : ctx.rectified].mul_(positive)
+        return result, None, None, None
+
+
+def half_relu_normalize(x: Tensor, segments: Segments, rectified: int, eps: float = 1e-5) -> Tensor:
+    """Apply a ReLU to the first columns, then shift and scale all columns to mean 0 and variance 1 within each segment.
+
+    The normalisation is batch norm with a batch of one graph, as the paper trains; it needs no running statistics, so
+    a graph's output depends neither on the others in its batch nor on train or eval mode.
 
     Args:
         x: Features, (M, d).
-        segment: Sorted segment number of each row, (M,) int64.
-        num_segments: Number of segments.
+        segments: The rows of each graph.
+        rectified: Number of leading columns that pass the ReLU, 0 .. d.
         eps: Added to the variance.
 
     Returns:
         Normalised features, (M, d).
     """
-    pointers = row_pointers(segment, num_segments)
-    count = (pointers[1:] - pointers[:-1]).clamp(min=1).to(x.dtype).unsqueeze(1)
-    rows = torch.arange(segment.numel(), device=x.device)
-
-    def total(v: Tensor) -> Tensor:
-        return gather_sum(v, rows, pointers)
-
-    def spread(v: Tensor) -> Tensor:
-        return v.index_select(0, segment)
-
-    centered = x - linear_map(linear_map(x, total, spread) / count, spread, total)
-    variance = linear_map(centered * centered, total, spread) / count
-    return centered * linear_map((variance + eps).rsqrt(), spread, total)
+    return _HalfReluNormalize.apply(x, segments, rectified, eps)  # pyright: ignore[reportReturnType]
