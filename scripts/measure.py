@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -58,8 +59,10 @@ def measure(run: Run, directory: Path, seed: int, child: Sequence[str] = CHILD) 
     words += ["--data.init_args.seed", str(seed), "--wandb", "disabled"]
     if run.command == "fit":
         words += ["--test_after_fit", "true"]
-        if any((directory / "checkpoints").glob("*.ckpt")):
+        if (directory / "checkpoints").is_dir():
             words += ["--ckpt_path", "last"]
+    if "--ckpt_path" not in words and directory.is_dir():
+        shutil.rmtree(directory)  # stopped before there was anything to go on from; its name is wanted again
     revision, start, code = commit(), time.monotonic(), None
     try:
         # Both of its streams go to our standard error: standard output is for the results alone.

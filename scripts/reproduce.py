@@ -64,7 +64,7 @@ def reproduce(
     seeds: int | None = None,
     runs_dir: Path = Path("runs"),
     progress: Console | None = None,
-    child: Sequence[str] = CHILD,
+    child: Sequence[str] | None = None,
     composer: Callable[[Run], str] | None = None,
 ) -> list[Entry]:
     """Measure a claim: every run with every seed, resumed or taken from the cache where possible.
@@ -98,7 +98,7 @@ def reproduce(
             label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
             progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
             try:
-                result = measure(run, directory, seed, child)
+                result = measure(run, directory, seed, child or CHILD)
             except RuntimeError as error:
                 progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
