@@ -1,14 +1,16 @@
 """What all benchmarks share: interleaved times, peak memory of a process of its own, and the rows of the table."""
 
+import contextlib
 import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["isolated", "median_times", "peak_bytes", "row"]
+__all__ = ["isolated", "median_times", "peak_bytes", "peak_growth", "row"]
 
 
 def median_times(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -30,14 +32,31 @@ def median_times(functions: Mapping[str, Callable[[], object]], repeats: int) ->
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def peak_growth(function: Callable[[], object]) -> int:
+    """Call a function and give by how many bytes the resident memory of this process rose at its highest.
+
+    Where the kernel cannot forget earlier peaks (outside Linux), only what exceeds them is seen: call it in a process
+    of its own, by :func:`isolated`.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes the present size
+    before = peak_bytes()
+    function()
+    return peak_bytes() - before
+
+
 def peak_bytes() -> int:
-    """Give the largest resident memory that this process ever had, in bytes."""
+    """Give the largest resident memory of this process so far, in bytes."""
+    with contextlib.suppress(OSError):
+        # Not getrusage here: its peak is inherited from the process that started this one.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes but on macOS
 
 
 def isolated(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a module-level function in a fresh process, so that :func:`peak_bytes` is its own.
+    """Call a module-level function in a fresh process, so that its peak memory is its own.
 
     Raises:
         RuntimeError: The process ended without a result, e.g. killed for want of memory.
