@@ -55,7 +55,7 @@ def test_fresh_epochs_number_their_samples_without_overlap():
     for epoch in range(3):
         sampler.set_epoch(epoch)
         seen.append(sorted(sampler))
-    assert seen == [list(range(0, 5)), list(range(5, 10)), list(range(10, 15))]
+    assert seen == [list(range(5)), list(range(5, 10)), list(range(10, 15))]
 
 
 def test_fewer_samples_than_processes_is_an_error_on_every_rank():
