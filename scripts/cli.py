@@ -1,0 +1,368 @@
+"""``theodolite fit | validate | test | predict``: LightningCLI with run directories, two loggers and exact resume."""
+
+import argparse
+import inspect
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse._deprecated import JsonargparseDeprecationWarning
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.trainer.states import TrainerStatus
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+# imported so that configurations can name the classes without their packages
+from .. import callbacks, datamodules, modules  # noqa: F401
+from ..callbacks import FiniteLoss
+from ..modules import community  # noqa: F401
+from .checkpointing import AtomicCheckpointIO, check_checkpoint, default_checkpoints
+from .errors import Stopped, UserError, load_class, one_line
+from .loggers import RunCSVLogger, RunWandbLogger, WandbMode, wandb_mode
+from .resume import ReseedEveryEpoch
+from .run_callback import RunDirectoryCallback
+from .run_directory import RunDirectory, best_checkpoint, find_run, last_checkpoint, new_run_id
+from .session import CONFIGURATION_ERRORS, session
+
+__all__ = ["TheodoliteCLI", "run"]
+
+COMMANDS = ("fit", "validate", "test", "predict")
+#: Arguments that say which run this is, not what it does: left out of the saved configuration.
+RUN_ARGUMENTS = ("config", "run_id", "ckpt_path")
+
+
+class TheodoliteCLI(LightningCLI):
+    """Parse, build and run one command.
+
+    Args:
+        arguments: The command and its options.
+    """
+
+    run_callback: RunDirectoryCallback | None = None
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = list(arguments)
+        self.wandb_logger: RunWandbLogger | None = None
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,  # RunDirectoryCallback saves it, into the run directory
+            seed_everything_default=0,
+            auto_configure_optimizers=False,  # a task takes its optimizer as an argument
+            parser_kwargs={
+                "prog": "theodolite",
+                "exit_on_error": False,
+                **{command: {"exit_on_error": False} for command in COMMANDS},
+            },
+            args=self._arguments,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Leave out ``weights_only``: our checkpoints always load that way."""
+        return {command: {*skip, "weights_only"} for command, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments of a run, and link sizes from the data to the model."""
+        group = parser.add_argument_group("Run directory and loggers")
+        group.add_argument(
+            "--experiment",
+            type=str | None,
+            default=_config_stem(self._arguments),
+            help="Name of the experiment, a folder of runs. Default: the config file's name, else the model's class.",
+        )
+        group.add_argument("--runs_dir", type=str, default="runs", help="Folder of all experiments.")
+        group.add_argument(
+            "--run_id", type=str | None, default=None, help="Name of the run. Default: the time and random digits."
+        )
+        group.add_argument(
+            "--wandb",
+            type=WandbMode,
+            default="auto",
+            help="Weights & Biases; auto: WANDB_MODE if set, else online if there is an API key, else offline.",
+        )
+        group.add_argument("--wandb_project", type=str, default="theodolite", help="The W&B project.")
+        group.add_argument(
+            "--log_checkpoints", type=bool, default=False, help="Store checkpoints as W&B artifacts (fit)."
+        )
+        group.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after training (fit)."
+        )
+        for target in ("model.init_args.num_classes", "model.init_args.network.init_args.num_classes"):
+            parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments given to the class; those of the process are none of its business."""
+        self.config = parser.parse_args(args)
+
+    def _add_instantiators(self) -> None:
+        """Record of the linked values only those the model takes, so that checkpoints can be loaded again."""
+        super()._add_instantiators()
+        self.parser.add_instantiator(_ModelInstantiator(cli=self, key="model"), LightningModule, subclasses=True)
+
+    def _parse_ckpt_path(self) -> None:
+        """Let configuration and command line decide: a checkpoint brings its weights, not its hyperparameters."""
+
+    def before_instantiate_classes(self) -> None:
+        """Plan the run: its directory, and the checkpoint that ``last`` or ``best`` stands for."""
+        config = self.config[str(self.subcommand)]
+        _check_limits(config.trainer)
+        experiment = config.experiment or config.model.class_path.rpartition(".")[2]
+        runs_dir = Path(config.runs_dir)
+        resumed = self.subcommand == "fit" and config.ckpt_path == "last"
+        if resumed:
+            path = find_run(runs_dir, experiment, config.run_id)
+            self.ckpt_path = last_checkpoint(path)
+            run_id = path.name
+        else:
+            run_id = config.run_id or new_run_id()
+            self.ckpt_path = self._find_checkpoint(config.ckpt_path, runs_dir / experiment)
+        if self.ckpt_path is not None:
+            check_checkpoint(self.ckpt_path)
+        named = config.run_id is not None and rank_zero_only.rank == 0
+        self.run = RunDirectory(runs_dir, experiment, run_id, named=named, resumed=resumed)
+        if resumed and self.ckpt_path is None:
+            rank_zero_warn(f"{self.run.path} was stopped before its first checkpoint: it begins again from the start.")
+
+    def _find_checkpoint(self, ckpt_path: str | None, experiment: Path) -> Path | None:
+        if ckpt_path == "best" and self.subcommand == "fit":
+            msg = "--ckpt_path best: training goes on from last, in the same run, or from a file, in a new one."
+            raise ValueError(msg)
+        if ckpt_path in {"last", "best"}:
+            run = find_run(experiment.parent, experiment.name)
+            path = last_checkpoint(run) if ckpt_path == "last" else best_checkpoint(run)
+            if path is None:
+                msg = f"--ckpt_path last: {run} was stopped before its first checkpoint."
+                raise FileNotFoundError(msg)
+            return path
+        return Path(ckpt_path) if ckpt_path else None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with the loggers, callbacks and plugins of every run added to the configured ones."""
+        config = self.config[str(self.subcommand)]
+        configured = self._get(self.config_init, "trainer")
+        self.run_callback = RunDirectoryCallback(self.run, self._saved_config(), str(self.subcommand))
+        own = _as_list(configured.callbacks)
+        added: list[Callback] = [self.run_callback, FiniteLoss()]
+        if not isinstance(config.seed_everything, bool):
+            added.append(ReseedEveryEpoch(config.seed_everything))
+        if configured.enable_checkpointing is not False:
+            added += default_checkpoints(self.model, own, validates=configured.limit_val_batches != 0)
+        plugins = _as_list(configured.plugins)
+        sharded = str(configured.strategy).startswith(("fsdp", "deepspeed"))  # they write checkpoints by themselves
+        if not sharded and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(
+            callbacks=[*own, *added],
+            logger=self._loggers(configured.logger),
+            plugins=plugins,
+            default_root_dir=str(self.run.path),
+            **kwargs,
+        )
+
+    def _loggers(self, configured: Any) -> list[Logger]:
+        config = self.config[str(self.subcommand)]
+        if configured is False:
+            return []
+        loggers: list[Logger] = [RunCSVLogger(self.run.path)]
+        mode = wandb_mode(config.wandb)
+        if mode != "disabled":
+            self.wandb_logger = RunWandbLogger(
+                self.run.path,
+                mode=mode,
+                project=config.wandb_project,
+                job_type=str(self.subcommand),
+                log_checkpoints=config.log_checkpoints,
+            )
+            loggers.append(self.wandb_logger)
+        return loggers + [logger for logger in _as_list(configured) if isinstance(logger, Logger)]
+
+    def _saved_config(self) -> dict[str, Any]:
+        """Give the configuration that, fed back, makes this run again under another id."""
+        parser = self._parser(self.subcommand)
+        text = parser.dump(self.config[str(self.subcommand)], skip_link_targets=True)
+        config = yaml.safe_load(text)
+        config["experiment"] = self.run.experiment
+        return {key: value for key, value in config.items() if key not in RUN_ARGUMENTS}
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Wait: everything is built, :meth:`execute` runs it."""
+
+    def execute(self) -> None:
+        """Run the command.
+
+        Raises:
+            UserError: If the configuration turns out to be wrong.
+            Stopped: If the run was interrupted or its loss is not finite.
+        """
+        assert self.run_callback is not None
+        with session(self.run_callback, self.wandb_logger, self.resume_command()):
+            super()._run_subcommand(str(self.subcommand))
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, and test the best checkpoint where the configuration says so."""
+        self.trainer.fit(**{**kwargs, "ckpt_path": self.ckpt_path})
+        if self.trainer.state.status == TrainerStatus.FINISHED and self.config.fit.test_after_fit:
+            if self.trainer.fast_dev_run:
+                return
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested_checkpoint())
+
+    def _tested_checkpoint(self) -> str | None:
+        """Give the best checkpoint of the run, or the last one where nothing is monitored."""
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        paths = [c.best_model_path for c in callbacks if c.monitor] + [c.best_model_path for c in callbacks]
+        return next((path for path in paths if path), None)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluate on the validation split."""
+        self._evaluate("validate", kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Evaluate on the test split."""
+        self._evaluate("test", kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict; the datamodule or a callback writes the result."""
+        self._evaluate("predict", kwargs)
+
+    def _evaluate(self, command: str, kwargs: dict[str, Any]) -> None:
+        if self.ckpt_path is None and any(parameter.requires_grad for parameter in self.model.parameters()):
+            rank_zero_warn(
+                f"theodolite {command} without --ckpt_path uses the model's initial weights; "
+                "for the trained ones give --ckpt_path best, last or a file."
+            )
+        getattr(self.trainer, command)(**{**kwargs, "ckpt_path": self.ckpt_path})
+
+    def resume_command(self) -> str:
+        """Give the command that goes on with this run."""
+        words: list[str] = []
+        skip = False
+        for word in self._arguments:
+            option, equals, _ = word.partition("=")
+            if skip or option in {"--ckpt_path", "--run_id"}:
+                skip = not skip and not equals
+                continue
+            words.append(word)
+        return shlex.join(["theodolite", *words, "--run_id", self.run.run_id, "--ckpt_path", "last"])
+
+
+class _ModelInstantiator(_InstantiatorFn):
+    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+        self.cli._dump_config()
+        config = self.cli.config_dump["model"]
+        links = {key: value for key, value in applied_instantiation_links.items() if _accepts(config, key)}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+def _accepts(config: dict[str, Any], target: str) -> bool:
+    """Tell whether a link's target, ``model.init_args.a.init_args.b``, is an argument of the configured classes."""
+    names = [name for name in target.split(".")[1:] if name != "init_args"]
+    for name in names:
+        if not isinstance(config, dict) or name not in inspect.signature(load_class(config["class_path"])).parameters:
+            return False
+        config = config["init_args"].get(name, {})
+    return True
+
+
+def _config_stem(arguments: Sequence[str]) -> str | None:
+    """Give the name of the first configuration file."""
+    for i, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in {"-c", "--config"}:
+            name = value if equals else (arguments[i + 1] if i + 1 < len(arguments) else "")
+            if Path(name).is_file():
+                return Path(name).stem
+    return None
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _check_limits(trainer: Any) -> None:
+    """Refuse the limit 1, which Lightning reads as 1.0: everything."""
+    for stage in ("train", "val", "test", "predict"):
+        option = f"limit_{stage}_batches"
+        if trainer.get(option) == 1:
+            msg = (
+                f"--trainer.{option} 1 would mean 1.0, all batches; give 2 or more batches, a fraction below 1, "
+                "--trainer.fast_dev_run 1 for one batch, or leave it out for all."
+            )
+            raise ValueError(msg)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command with third parties' notices filtered, and give the exit code.
+
+    Args:
+        arguments: The command and its options.
+    """
+    command = arguments[0]
+    debug = bool(os.environ.get("THEODOLITE_DEBUG"))
+    with quiet():
+        try:
+            cli = TheodoliteCLI(arguments)
+        except (argparse.ArgumentError, *CONFIGURATION_ERRORS) as error:
+            if debug:
+                raise
+            return _report(f"theodolite {command}: error: {one_line(str(error))}", 2)
+        except SystemExit as end:  # --help and --print_config
+            return end.code if isinstance(end.code, int) else 0
+        try:
+            cli.execute()
+        except UserError as error:
+            if debug:
+                raise
+            return _report(f"theodolite {command}: error: {one_line(str(error))}", 2)
+        except Stopped as stopped:
+            if debug:
+                raise
+            if rank_zero_only.rank != 0:
+                return 0  # rank zero reports: Lightning would kill it the moment another rank fails
+            return _report(f"theodolite {command}: {stopped}", stopped.exit_code)
+    return 0
+
+
+def _report(text: str, exit_code: int) -> int:
+    print(text, file=sys.stderr)
+    return exit_code
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what third parties say to developers and to customers, and nothing else."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    with warnings.catch_warnings():
+        # Lightning 2.6.6 calls what jsonargparse deprecates (Lightning issue 21900) and what torch 2.14 does
+        warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.script.*")
+        # small data are loaded in the main process on purpose
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        # our tasks log once an epoch
+        warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
+        # that is what going on in the same run directory means
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        logger.addFilter(_is_no_advertisement)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()

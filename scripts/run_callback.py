@@ -1,0 +1,108 @@
+"""The callback that brings a run's directory into being and tells every rank and logger where it is."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from .loggers import RunCSVLogger, RunWandbLogger
+from .run_directory import RunDirectory
+
+__all__ = ["RunDirectoryCallback"]
+
+
+class RunDirectoryCallback(Callback):
+    """Make the run directory on rank zero, once the data are set up, and bind the loggers and checkpoints to it.
+
+    Lightning calls a callback's ``setup`` after the datamodule's, so data that are missing leave nothing behind. The
+    other ranks learn the path by one broadcast.
+
+    Args:
+        run: The planned directory.
+        config: The run's configuration, as it would be given again: without the run's own id and checkpoint.
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+    """
+
+    def __init__(self, run: RunDirectory, config: dict[str, Any], command: str) -> None:
+        self.run = run
+        self.config = config
+        self.command = command
+        self.created = False
+        #: Whether data have begun to flow: before, an error is one of the configuration.
+        self.running = False
+        self._bound = False
+        self._resumes_from_checkpoint = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the directory and write the configuration, the first time a loop is set up."""
+        del pl_module, stage
+        if self._bound:
+            return
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self.run.create(self._record(trainer), trains=self.command == "fit")
+            self.created = not self.run.resumed
+        self.run.run_id = trainer.strategy.broadcast(self.run.run_id)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger | RunWandbLogger):
+                logger.bind(self.run.path)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.run.checkpoints.resolve())
+        self._bound = True
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self._save_config()
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.config)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep of the metrics what belongs to the checkpoint, so that a resumed run doubles no row."""
+        del pl_module
+        if self.run.resumed and trainer.state.fn == TrainerFn.FITTING:
+            self._resumes_from_checkpoint = True
+            self._truncate(trainer, checkpoint["global_step"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the metrics anew where a run was stopped before its first checkpoint."""
+        del pl_module
+        if self.run.resumed and not self._resumes_from_checkpoint:
+            self._truncate(trainer, 0)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that data flow."""
+        del trainer, pl_module
+        self.running = True
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
+
+    def _truncate(self, trainer: Trainer, step: int) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.truncate(step)
+
+    def _save_config(self) -> None:
+        text = yaml.safe_dump(self.config, sort_keys=False)
+        path = self.run.path / "config.yaml"
+        number = 0
+        while path.exists() and path.read_text() != text:  # resumed with other settings: keep both
+            number += 1
+            path = self.run.path / f"config.resumed-{number}.yaml"
+        path.write_text(text)
+
+    def _record(self, trainer: Trainer) -> dict[str, object]:
+        packages = ("theodolite", "torch", "pytorch-lightning", "torch-geometric", "numpy")
+        return {
+            "command": self.command,
+            "arguments": sys.argv[1:],
+            "python": sys.version.split()[0],
+            "versions": {name: version(name) for name in packages},
+            "ranks": trainer.world_size,
+            "accelerator": type(trainer.accelerator).__name__,
+            "threads": torch.get_num_threads(),
+            "folder": str(Path.cwd()),
+        }

@@ -1,0 +1,89 @@
+"""A task and a datamodule small enough to run the whole command line in a second.
+
+Dropout, a shuffling loader with torch's own generator and a scheduler: what a resume could get wrong.
+"""
+
+import os
+import time
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from theodolite.modules import Task
+
+
+class TinyTask(Task):
+    """Fit a line through dropout; the command line sets its width and rate."""
+
+    monitor, mode = "val/loss", "min"
+
+    def __init__(self, num_classes: int = 7, width: int = 4, lr: float = 0.1, explode_at: int = -1) -> None:
+        super().__init__()
+        if width < 1:
+            msg = f"TinyTask(width={width}): width must be >= 1."
+            raise ValueError(msg)
+        self.save_init_arguments()
+        self.num_classes = num_classes
+        self.lr = lr
+        self.explode_at = explode_at
+        self.net = nn.Sequential(nn.Linear(3, width), nn.Dropout(0.5), nn.Linear(width, num_classes))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def batch_size(self, batch):
+        return len(batch[0])
+
+    def loss(self, batch):
+        if self.training and self.global_step == self.explode_at:
+            return self(batch[0]).sum() * float("nan")
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(float(os.environ.get("TINY_STEP_SECONDS", "0")))
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.loss(batch), batch_size=len(batch[0]), sync_dist=True)
+
+    def test_step(self, batch, batch_idx):
+        self.log("test/loss", self.loss(batch), batch_size=len(batch[0]), sync_dist=True)
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch[0])
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.7)]
+
+
+class TinyData(LightningDataModule):
+    """Points and labels drawn from a fixed seed."""
+
+    def __init__(
+        self, num_classes: int = 3, samples: int = 24, batch_size: int = 4, fail_in_setup: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.samples = samples
+        self.batch_size = batch_size
+        self.fail_in_setup = fail_in_setup
+
+    def setup(self, stage):
+        if self.fail_in_setup:
+            msg = "no data in /nowhere; download them from there."
+            raise FileNotFoundError(msg)
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(self.samples, 3, generator=generator)
+        y = torch.randint(self.num_classes, (self.samples,), generator=generator)
+        self.dataset = TensorDataset(x, y)
+
+    def train_dataloader(self):
+        return DataLoader(self.dataset, self.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.dataset, self.batch_size)
+
+    test_dataloader = predict_dataloader = val_dataloader
