@@ -1,32 +1,30 @@
 """The sampler of the stochastic block model beside python-igraph's, in one process."""
 
-import gc
 import itertools
-import time
-import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ...datamodules.sbm import sample_sbm, to_edge_index
+from .timing import isolated, median_times, peak_growth, row
+
+__all__ = ["run"]
 
 
 def run(num_nodes: int = 1_000_000, average_degree: float = 5.0, repeats: int = 3) -> list[dict[str, Any]]:
     """Compare time with python-igraph's generator, and peak memory with the size of the result.
 
     Both sides give the same ``edge_index`` of a graph with two equal communities, a = 9 b. igraph's time is that of its
-    generator, of reading the edges by the fastest way it has, and of our own sort. Runs alternate; the fastest of each
-    side counts, since other work on the machine only ever adds time.
+    generator, of reading its edges into NumPy, and of our own sort. Memory is what the sampler adds to a process.
 
     Args:
         num_nodes: Number of nodes, even.
         average_degree: Average degree.
-        repeats: Runs of each side.
+        repeats: Runs of each side, in turn.
 
     Returns:
-        Rows with ``name``, ``value``, ``unit``, ``bound`` (what the value must be) and ``met``.
+        Rows of name, value, unit, bound and met.
 
     Raises:
         ModuleNotFoundError: If igraph is not installed.
@@ -34,37 +32,37 @@ def run(num_nodes: int = 1_000_000, average_degree: float = 5.0, repeats: int = 
     try:
         import igraph  # a peer, of the `test` extra
     except ModuleNotFoundError as error:
-        msg = "The sampler's benchmark compares with python-igraph; install it by: pip install 'igraph>=1.0'"
+        msg = "the peer of this benchmark is missing; install it by: pip install 'igraph>=1.0'"
         raise ModuleNotFoundError(msg) from error
-    sizes = [num_nodes // 2, num_nodes // 2]
-    probs = np.array([[1.8, 0.2], [0.2, 1.8]]) * average_degree / num_nodes
-
-    def ours() -> Tensor:
-        return sample_sbm(sizes, probs, seed=0)
 
     def theirs() -> Tensor:
+        sizes, probs = _blocks(num_nodes, average_degree)
         graph = igraph.Graph.SBM(pref_matrix=probs.tolist(), block_sizes=sizes)
         flat = itertools.chain.from_iterable(graph.get_edgelist())
         ends = np.fromiter(flat, np.int64, 2 * graph.ecount()).reshape(-1, 2)
-        return to_edge_index(np.ascontiguousarray(ends[:, 0]), np.ascontiguousarray(ends[:, 1]), num_nodes)
+        return to_edge_index(ends[:, 0].copy(), ends[:, 1].copy(), num_nodes)
 
-    times = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
-    our_time, their_time = (min(column) for column in zip(*times, strict=True))
-    tracemalloc.start()
-    edge_index = ours()
-    peak = tracemalloc.get_traced_memory()[1] / (edge_index.numel() * edge_index.element_size())
-    tracemalloc.stop()
-    setting = f"sample_sbm, n={num_nodes:.0e}, degree {average_degree:g}"
-    speed = their_time / our_time
+    seconds = median_times({"ours": lambda: _sample(num_nodes, average_degree), "theirs": theirs}, repeats)
+    memory = isolated(_memory, num_nodes, average_degree)
+    setting = f"n={num_nodes:.0e}, average degree {average_degree:g}".replace("e+0", "e")
     return [
-        {"name": f"{setting}: igraph's time / ours", "value": speed, "unit": "x", "bound": ">= 1", "met": speed >= 1},
-        {"name": f"{setting}: peak memory / result", "value": peak, "unit": "x", "bound": "<= 4", "met": peak <= 4},
-        {"name": f"{setting}: time", "value": our_time, "unit": "s", "bound": "", "met": True},
+        row(f"time of igraph / time of sample_sbm, {setting}", seconds["theirs"] / seconds["ours"], "x", at_least=1),
+        row(f"peak memory / size of the result, {setting}", memory, "x", at_most=4),
+        row(f"time of sample_sbm, {setting}", seconds["ours"], "s"),
     ]
 
 
-def _seconds(call: Callable[[], Tensor]) -> float:
-    gc.collect()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def _blocks(num_nodes: int, average_degree: float) -> tuple[list[int], np.ndarray]:
+    return [num_nodes // 2] * 2, np.array([[1.8, 0.2], [0.2, 1.8]]) * average_degree / num_nodes
+
+
+def _sample(num_nodes: int, average_degree: float) -> Tensor:
+    return sample_sbm(*_blocks(num_nodes, average_degree), seed=0)
+
+
+def _memory(num_nodes: int, average_degree: float) -> float:
+    """Give the growth of resident memory over the bytes of the result."""
+    _sample(10, 1.0)
+    results: list[Tensor] = []
+    growth = peak_growth(lambda: results.append(_sample(num_nodes, average_degree)))
+    return growth / (results[0].numel() * results[0].element_size())
