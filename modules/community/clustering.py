@@ -1,7 +1,7 @@
 """What the spectral baselines share: k-means, extreme eigenvectors, and the shell that clusters graph by graph."""
 
 from abc import abstractmethod
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import scipy.sparse
@@ -97,20 +97,46 @@ def extreme_eigenvectors(
         return values[order[:count]], vectors[:, order[:count]]
     start = rng.standard_normal(num_nodes)
     which = "SA" if end == "smallest" else "LA"
-    basis = min(num_nodes, max(4 * count, 40))
+    options: dict[str, Any] = {"which": which, "v0": start, "ncv": min(num_nodes, max(4 * count, 40)), "tol": 1e-5}
     try:
-        values, vectors = scipy.sparse.linalg.eigsh(
-            matrix,
-            count,
-            which=which,
-            v0=start,
-            ncv=basis,
-            tol=1e-5,  # pyright: ignore[reportArgumentType]
-        )
+        values, vectors = scipy.sparse.linalg.eigsh(matrix, count, **options)
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         values, vectors = error.eigenvalues, error.eigenvectors
     order = np.argsort(values) if end == "smallest" else np.argsort(-values)
     return values[order], vectors[:, order]
+
+
+def rightmost_eigenvectors(
+    matrix: scipy.sparse.csr_array, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the real eigenvalues farthest to the right of a matrix that is not symmetric, and their eigenvectors.
+
+    Args:
+        matrix: Real, (n, n).
+        count: Number of eigenpairs. Complex pairs only fill up where the search meets too few real ones; of them the
+            real parts are given.
+        rng: Source of the iterative solver's start vector.
+
+    Returns:
+        Real parts of the eigenvalues (m,) in falling order, real ones first, and of the eigenvectors as columns (n, m);
+        m is at most ``count``.
+    """
+    num_rows = matrix.indptr.size - 1
+    searched = count + 2
+    if num_rows <= DENSE_NODES:
+        spectrum = np.linalg.eig(matrix.toarray())
+        values, vectors = spectrum.eigenvalues, spectrum.eigenvectors
+    else:
+        start = rng.standard_normal(num_rows)
+        options: dict[str, Any] = {"which": "LR", "v0": start, "ncv": max(4 * searched, 40), "tol": 1e-5}
+        try:
+            found = scipy.sparse.linalg.eigs(matrix, searched, **options)
+            values, vectors = cast(tuple[np.ndarray, np.ndarray], found)
+        except scipy.sparse.linalg.ArpackNoConvergence as error:
+            values, vectors = error.eigenvalues, error.eigenvectors
+    # lexsort: the last key counts first.
+    order = np.lexsort((-np.real(values), np.abs(np.imag(values)) > 1e-6))[:count]
+    return np.real(values)[order], np.real(vectors)[:, order]
 
 
 def adjacency_matrix(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse.csr_array:
