@@ -26,12 +26,12 @@ _THRESHOLD = 1.0
 class BaselineComparison(Callback):
     r"""Measure how well communities are recovered, by the module and by baselines, on the same held-out graphs.
 
-    For every graph the module and each baseline label the nodes; the accuracy under the best relabeling, or the overlap
-    (acc - 1/k) / (1 - 1/k), is averaged over the graphs of a group (all graphs of one signal-to-noise ratio, say) with
-    its standard error :math:`s/\sqrt{B}` over the B graphs of the group.
+    For every graph the module and each baseline label the nodes; the accuracy under the best relabeling, or the
+    overlap (acc - 1/k) / (1 - 1/k), is averaged over the graphs of a group (all graphs of one signal-to-noise ratio,
+    say) with its standard error :math:`s/\sqrt{B}` over the B graphs of the group.
 
-    Cost: one more forward pass of the module a batch, and one of every baseline. Rows of single graphs are gathered from
-    all ranks and repeats of a sample are dropped, so the numbers are those of one process, whatever the sampler pads.
+    Cost: one more forward pass of the module a batch, and one of every baseline. Rows of single graphs are gathered
+    from all ranks and repeats of a sample dropped, so the numbers are those of one process, whatever a sampler pads.
 
     Logs ``<stage>/<metric>/<group>`` and ``<stage>/<metric>_<baseline>/<group>`` (for example
     ``test/overlap_belief_propagation/snr_2.08``), each also with ``_stderr``; without groups ``<stage>/<metric>_stderr``

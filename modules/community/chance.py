@@ -1,5 +1,6 @@
 """What no knowledge of the edges scores: the floor under every measured overlap."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -30,7 +31,9 @@ class RandomLabels(NodeNetwork):
         samples = graph.sample_id.tolist() if "sample_id" in graph else range(num_graphs)
         scores = []
         for sample, size in zip(samples, sizes, strict=True):
-            generator = torch.Generator().manual_seed(self.seed * 2**32 + int(sample))
+            generator = torch.Generator().manual_seed(
+                int(np.random.SeedSequence([self.seed, int(sample)]).generate_state(1)[0])
+            )
             scores.append(torch.rand(size, self.num_classes, generator=generator))
         return torch.cat(scores).to(node_graph.device)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import permutations
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -26,7 +27,7 @@ def best_relabeling(cost: Tensor, label_permutations: Sequence[Sequence[int]] | 
     num_classes = cost.shape[-1]
     if label_permutations is None and num_classes > _ENUMERATED_CLASSES:
         solutions = [linear_sum_assignment(matrix)[1] for matrix in cost.detach().cpu().double().numpy()]
-        return torch.tensor(solutions, dtype=torch.long, device=cost.device).view(-1, num_classes)
+        return torch.as_tensor(np.array(solutions), dtype=torch.long, device=cost.device).view(-1, num_classes)
     choices = label_permutations or list(permutations(range(num_classes)))
     candidates = torch.tensor(choices, dtype=torch.long, device=cost.device)
     totals = cost.detach()[:, torch.arange(num_classes, device=cost.device), candidates].sum(-1)

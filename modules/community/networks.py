@@ -34,7 +34,7 @@ class _HalfLinear(nn.Module):
 
 
 class _NodeLayer(nn.Module):
-    """One sum over the node operators I, D, A_0 .. A_{J-1}, and from the edges P_m and P_d where there are edge features.
+    """One sum over the node operators I, D, A_0 .. A_{J-1}, and P_m and P_d where there are edge features.
 
     Args:
         in_features: Node features d.
@@ -117,8 +117,8 @@ class GNN(NodeNetwork):
 
     followed by ReLU on the first half of the columns of z, the identity on the second half, and normalisation over the
     nodes of each graph. The input is the degree; the last layer is the same sum without ReLU and normalisation.
-    Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm over a
-    batch of one graph becomes normalisation per graph, the same for one graph and independent of the batch for more.
+    Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm over
+    a batch of one graph becomes normalisation per graph: the same for one graph, independent of the batch for more.
 
     Args:
         num_classes: Number of communities k.
@@ -161,8 +161,8 @@ class LGNN(NodeNetwork):
         x^+ &= \rho\Big[\sum_{O \in \{I, D, A_j\}} O x \theta_O + P_m y \theta_m + P_d y \theta_d\Big] \\
         y^+ &= \rho\Big[\sum_{O \in \{I, D_B, B_j\}} O y \gamma_O + P_m^T x^+ \gamma_m + P_d^T x^+ \gamma_d\Big]
 
-    with rho as in :class:`GNN` and B_j = min(1, B^(2^j)). Inputs are the degrees deg(G) and B 1. Nothing of size E x E is
-    built for J <= 2: time and memory are O((N + E) width) a layer.
+    with rho as in :class:`GNN` and B_j = min(1, B^(2^j)). Inputs are the degrees deg(G) and B 1. Nothing of size E x E
+    is built for J <= 2: the line graph costs O(E width) time and memory a layer.
 
     Args:
         num_classes: Number of communities k.
