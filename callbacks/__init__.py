@@ -1,6 +1,7 @@
 """What is measured: callbacks that work on any LightningModule."""
 
 from .baseline_comparison import BaselineComparison
+from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
 
-__all__ = ["BaselineComparison", "FiniteLoss", "NonFiniteLossError"]
+__all__ = ["BaselineComparison", "CommunityWriter", "FiniteLoss", "NonFiniteLossError"]

@@ -1,5 +1,7 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
+from .graph_file import GraphFileDataModule
 from .sbm_datamodule import SBMDataModule
+from .snap_datamodule import SNAPDataModule
 
-__all__ = ["SBMDataModule"]
+__all__ = ["GraphFileDataModule", "SBMDataModule", "SNAPDataModule"]

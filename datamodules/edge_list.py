@@ -75,6 +75,22 @@ def blank_comments(data: bytes) -> bytes:
     return _COMMENT.sub(b"", data) if b"#" in data or b"%" in data else data
 
 
+def find_words(data: bytes) -> tuple[IntArray, IntArray, IntArray]:
+    """Find the words of a text, separated by blanks and line ends only.
+
+    Args:
+        data: The text.
+
+    Returns:
+        First byte of each word, the byte after its last, and the number of words on each line, int64.
+    """
+    codes = np.frombuffer(data, np.uint8)
+    change = np.flatnonzero(np.diff((codes != ord(" ")) & (codes != ord("\n")), prepend=False, append=False))
+    starts, ends = change[0::2], change[1::2]
+    line_ends = np.append(np.flatnonzero(codes == ord("\n")), len(data))
+    return starts, ends, np.diff(np.searchsorted(starts, line_ends), prepend=0)
+
+
 def parse_integers(data: bytes, source: str) -> IntegerRows:
     r"""Parse lines of non-negative integers below 10^18, separated by blanks, tabs or commas.
 
@@ -90,24 +106,17 @@ def parse_integers(data: bytes, source: str) -> IntegerRows:
 
     Example:
         >>> parse_integers(b"# head\n1 2\n3,45\n", "a.txt")
-        IntegerRows(values=array([ 1,  2,  3, 45]), counts=array([0, 2, 2]))
+        IntegerRows(values=array([ 1,  2,  3, 45]), counts=array([0, 2, 2, 0]))
     """
     data = blank_comments(data).translate(bytes.maketrans(b"\t\r,", b"   "))
-    codes = np.frombuffer(data, np.uint8)
-    digit = (codes >= ord("0")) & (codes <= ord("9"))
-    strange = ~(digit | (codes == ord(" ")) | (codes == ord("\n")))
-    if strange.any():
-        raise _malformed(data, int(strange.argmax()), source, "only integers >= 0 are allowed")
-    change = np.flatnonzero(np.diff(digit, prepend=False, append=False))
-    starts, ends = change[0::2], change[1::2]
+    strange = data.translate(None, b"0123456789 \n")
+    if strange:
+        raise _malformed(data, data.index(strange[:1]), source, "only integers >= 0 are allowed")
+    starts, ends, counts = find_words(data)
     too_long = ends - starts > _MAX_DIGITS
     if too_long.any():
         raise _malformed(data, int(starts[too_long.argmax()]), source, f"integers have at most {_MAX_DIGITS} digits")
-    line_ends = np.flatnonzero(codes == ord("\n"))
-    if not data.endswith(b"\n"):
-        line_ends = np.append(line_ends, len(data))
-    counts = np.diff(np.searchsorted(starts, line_ends), prepend=0)
-    values = np.fromstring(data.decode("ascii"), dtype=np.int64, sep=" ") if len(starts) else np.empty(0, np.int64)
+    values = np.fromstring(data.decode("ascii"), dtype=np.int64, sep=" ") if counts.any() else np.empty(0, np.int64)
     return IntegerRows(values, counts)
 
 
