@@ -18,7 +18,17 @@ PACKAGE = Path(__file__).parent.parent
 _FOLDERS = ("modules", "datamodules", "callbacks")
 _LIBRARIES = ("torch", "pytorch-lightning", "torch-geometric")
 #: Settings that say where a run is kept, not what it computes.
-_PLACES = ("experiment", "run_id", "runs_dir", "wandb", "seed_everything", "config", "ckpt_path")
+_PLACES = (
+    "experiment",
+    "run_id",
+    "runs_dir",
+    "wandb",
+    "seed_everything",
+    "config",
+    "ckpt_path",
+    "wandb_project",
+    "log_checkpoints",
+)
 
 
 def cache_key(composed: str, command: str, package: Path = PACKAGE) -> str:

@@ -5,7 +5,6 @@ import pytest
 import yaml
 
 from theodolite.scripts.claims import CLAIMS, Row, Target, judge, load_claim, load_claims
-from theodolite.scripts.versions import class_names, sources
 
 CLAIM = {
     "id": "sbm",
@@ -157,42 +156,3 @@ def test_target_in_words_names_its_numbers():
     row = Row(run="main", metric="m", setting="s", target=target)
     words = judge(row, {("main", "m"): 1.0, ("main", "a"): 0.5, ("main", "b"): 0.25})[1]
     assert words == "> 0.207 and >= best baseline 0.500 - 0.02"
-
-
-def _package(root):
-    files = {
-        "modules/__init__.py": "from .nets import Net\nfrom .other import Other",
-        "modules/nets.py": "from .layers import Layer\nclass Net: ...",
-        "modules/layers.py": "class Layer: ...",
-        "modules/other.py": "class Other: ...",
-        "callbacks/__init__.py": "",
-        "callbacks/table.py": "from ..modules import Net\nclass Table: ...",
-        "datamodules/__init__.py": "",
-        "datamodules/far.py": "from ..modules.other import Other\nfrom . import near\nclass Far: ...",
-        "datamodules/near.py": "",
-    }
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        ({"Net"}, ["modules/layers.py", "modules/nets.py"]),
-        ({"Table"}, ["callbacks/table.py", "modules/layers.py", "modules/nets.py"]),
-        ({"Far"}, ["datamodules/far.py", "datamodules/near.py", "modules/other.py"]),
-        ({"Adam"}, []),
-    ],
-)
-def test_sources_follow_imports_through_packages_and_no_further(tmp_path, names, expected):
-    root = _package(tmp_path)
-    assert [path.relative_to(root).as_posix() for path in sources(names, root)] == expected
-
-
-def test_class_names_are_found_at_any_depth():
-    config = {"model": {"class_path": "a.b.Task", "init_args": {"net": {"class_path": "Net"}}}, "trainer": {
-        "callbacks": [{"class_path": "c.Table"}], "logger": None}}  # fmt: skip
-    assert class_names(config) == {"Task", "Net", "Table"}

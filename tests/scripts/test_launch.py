@@ -46,7 +46,7 @@ def test_slurm_command_takes_its_sizes_from_the_job(in_repository):
     assert words[0] == "srun"
     config = config_of(words[words.index("theodolite") + 1 :])
     trainer = config["trainer"]
-    assert (trainer["num_nodes"], trainer["devices"], trainer["max_epochs"]) == (3, 8, 3)
+    assert (trainer["num_nodes"], int(trainer["devices"]), trainer["max_epochs"]) == (3, 8, 3)
     assert (trainer["strategy"], trainer["accelerator"]) == ("ddp", "cpu")
     assert "--run_id slurm-71" in " ".join(words)
     assert "--ckpt_path" not in words
@@ -100,7 +100,7 @@ def test_torchrun_command_reaches_every_node(in_repository):
     assert options == {"--nnodes": "2", "--node_rank": "1", "--nproc_per_node": "4", "--master_addr": "node0",
                        "--master_port": "29500"}  # fmt: skip
     trainer = config_of(words[words.index("theodolite.scripts.main") + 1 :])["trainer"]
-    assert (trainer["num_nodes"], trainer["devices"], trainer["strategy"]) == (2, 4, "ddp")
+    assert (trainer["num_nodes"], int(trainer["devices"]), trainer["strategy"]) == (2, 4, "ddp")
 
 
 @pytest.mark.slow

@@ -11,8 +11,6 @@ from theodolite.scripts import reproduce as module
 from theodolite.scripts.claims import load_claim
 from theodolite.scripts.measure import measure, read_metrics
 from theodolite.scripts.reproduce import main, reproduce
-from theodolite.scripts.results import render, update
-from theodolite.scripts.versions import cache_key
 
 # Stands in for the command line: writes the run directory as `theodolite fit` does; overlap is .5 + seed / 10.
 CHILD = """
@@ -164,65 +162,10 @@ def test_metrics_without_test_values_are_refused(tmp_path):
         read_metrics(path)
 
 
-def test_cache_key_ignores_places_and_sees_code_config_and_command(tmp_path):
-    source = tmp_path / "modules" / "nets.py"
-    source.parent.mkdir()
-    source.write_text("class Net: ...")
-    config = "model: {class_path: theodolite.modules.Net}\n"
-    keys = [cache_key(config + "run_id: a\n", "fit", tmp_path), cache_key(config + "run_id: b\n", "fit", tmp_path)]
-    keys += [cache_key(config, "test", tmp_path), cache_key(config + "trainer: {max_epochs: 2}", "fit", tmp_path)]
-    source.write_text("class Net: pass")
-    keys += [cache_key(config, "fit", tmp_path)]
-    (source.parent / "other.py").write_text("class Other: ...")
-    keys += [cache_key(config, "fit", tmp_path)]
-    assert keys[0] == keys[1]
-    assert keys[4] == keys[5]
-    assert len(set(keys)) == 4
-
-
 @pytest.fixture
 def checkout(tmp_path):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     return tmp_path
-
-
-def _entry(**fields):
-    return {
-        "id": "a", "metric": "test/overlap", "setting": "s", "published": 0.2, "published_error": 0.015,
-        "measured": 0.25, "stderr": 0.01, "seeds": [0], "met": True, "seconds": 61.4, "threads": 2, "commit": "abc",
-        "date": "2026-01-01", "target": "> 0.2", "verdict": "met", "title": "T", "source": "P",
-    } | fields  # fmt: skip
-
-
-def _same(old, new):
-    return old["id"] == new["id"]
-
-
-def test_written_results_keep_other_claims_and_replace_their_own(checkout):
-    update(checkout, [_entry(id="b"), _entry(id="a"), _entry(id="bench", metric="ratio")], _same)
-    nested = checkout / "scripts"
-    nested.mkdir()
-    text, data = update(nested, [_entry(id="b", measured=0.1, met=False, verdict="missed")], _same)
-    assert text.parent == data.parent == checkout
-    entries = json.loads(data.read_text())
-    assert [(entry["id"], entry["measured"]) for entry in entries] == [("a", 0.25), ("b", 0.1), ("bench", 0.25)]
-    page = text.read_text()
-    assert page == render(entries)
-    assert "| s | `test/overlap` | 0.200 +- 0.015 | 0.100 +- 0.010 | > 0.2 | missed | 61 |" in page
-    assert page.index("## a") < page.index("## b") < page.index("## Speed")
-
-
-def test_broken_results_are_not_overwritten(checkout):
-    (checkout / "RESULTS.json").write_text("[")
-    with pytest.raises(ValueError, match=r"RESULTS.json is no valid JSON"):
-        update(checkout, [_entry()], _same)
-    assert (checkout / "RESULTS.json").read_text() == "["
-
-
-def test_write_outside_a_checkout_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(FileNotFoundError, match="change into the repository"):
-        update(tmp_path, [_entry()], _same)
 
 
 @pytest.mark.parametrize(
@@ -260,3 +203,71 @@ def test_main_prints_and_writes_what_was_measured(claim, child, checkout, monkey
     assert "RESULTS.md" in err
     assert main(["toy.yaml", "--seeds", "1"]) == 0
     assert "missed" in capfd.readouterr().out
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Write a claim of real runs that take a second each, beside the start of their processes."""
+    config = {
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
+        "model": {"class_path": "CommunityDetection", "init_args": {
+            "network": {"class_path": "GNN", "init_args": {"width": 2, "depth": 1, "power": 1}}}},
+        "data": {"class_path": "SBMDataModule", "init_args": {
+            "num_nodes": 20, "pairs": [[6, 1]], "train_graphs": 2, "val_graphs": 1, "test_graphs": 2}},
+    }  # fmt: skip
+    baseline = {**config, "model": {"class_path": "CommunityDetection", "init_args": {"network": {
+        "class_path": "BetheHessian"}}}}  # fmt: skip
+    runs = {
+        "gnn": {"config": "gnn.yaml", "overrides": ["--model.init_args.network.init_args.depth", 2]},
+        "bethe": {"config": "bethe.yaml", "command": "test"},
+    }
+
+    def _tiny(*names):
+        rows = [{"run": name, "metric": "test/overlap", "setting": name} for name in names]
+        rows[0]["target"] = {"above_all": [f"{names[-1]}:test/overlap"]}
+        claim = {"id": "tiny", "title": "Tiny", "source": {"paper": "P"}, "seeds": [3], "budget_minutes": 1}
+        claim |= {"runs": {name: runs[name] for name in names}, "rows": rows}
+        for name, content in (("gnn", config), ("bethe", baseline), ("tiny", claim)):
+            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    monkeypatch.chdir(tmp_path)
+    return _tiny
+
+
+def test_real_run_is_measured_and_cached(tiny, tmp_path, capfd):
+    tiny("gnn")
+    assert main(["tiny.yaml", "--json"]) == 0
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert 0 <= entry["measured"] <= 1
+    (run,) = (tmp_path / "runs" / "reproduce-tiny").iterdir()
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["seed_everything"] == saved["data"]["init_args"]["seed"] == 3
+    assert saved["model"]["init_args"]["network"]["init_args"]["depth"] == 2
+    assert main(["tiny.yaml", "--json"]) == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out) == [entry]
+    assert "cached, measured" in captured.err
+
+
+@pytest.mark.slow
+def test_real_runs_beside_a_baseline_go_on_where_they_stopped(tiny, tmp_path, capfd):
+    tiny("gnn", "bethe")
+    assert main(["tiny.yaml", "--json"]) == 0
+    entries = json.loads(capfd.readouterr().out)
+    assert entries[0]["met"] == (entries[0]["measured"] > entries[1]["measured"])
+    for run in (tmp_path / "runs" / "reproduce-tiny").iterdir():
+        (run / "results.json").unlink()  # as if stopped before the result was noted
+    assert main(["tiny.yaml", "--json"]) == 0
+    again = json.loads(capfd.readouterr().out)
+    assert [entry["measured"] for entry in again] == [entry["measured"] for entry in entries]
+    assert len(list((tmp_path / "runs" / "reproduce-tiny").iterdir())) == 2
+
+
+def test_config_that_the_command_line_refuses_is_one_line_and_code_2(tiny, tmp_path, capfd):
+    tiny("gnn")
+    path = tmp_path / "gnn.yaml"
+    path.write_text(path.read_text().replace("depth: 1", "dept: 1"))
+    assert main(["tiny.yaml"]) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("theodolite reproduce: error: run gnn:")
+    assert "dept" in line
