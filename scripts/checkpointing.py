@@ -26,9 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self._failing = False
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint atomically; see the class."""
         del storage_options
         target = Path(path)
@@ -55,7 +53,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(
         self,
-        path: str | os.PathLike[str],
+        path: str | Path,
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
@@ -74,7 +72,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise _damaged(Path(path), "no state_dict in it")
         return checkpoint
 
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove an old checkpoint, unless the one that replaces it could not be written."""
         if not self._failing:
             super().remove_checkpoint(path)

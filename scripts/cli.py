@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -20,7 +21,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, _Instan
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerStatus
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 # imported so that configurations can name the classes without their packages
 from .. import callbacks, datamodules, modules  # noqa: F401
@@ -131,10 +132,10 @@ class TheodoliteCLI(LightningCLI):
             self.ckpt_path = self._find_checkpoint(config.ckpt_path, runs_dir / experiment)
         if self.ckpt_path is not None:
             check_checkpoint(self.ckpt_path)
-        named = config.run_id is not None and rank_zero_only.rank == 0
+        named = config.run_id is not None and _global_rank() == 0
         self.run = RunDirectory(runs_dir, experiment, run_id, named=named, resumed=resumed)
         if resumed and self.ckpt_path is None:
-            rank_zero_warn(f"{self.run.path} was stopped before its first checkpoint: it begins again from the start.")
+            rank_zero_info(f"{self.run.path} was stopped before its first checkpoint: it begins again from the start.")
 
     def _find_checkpoint(self, ckpt_path: str | None, experiment: Path) -> Path | None:
         if ckpt_path == "best" and self.subcommand == "fit":
@@ -151,6 +152,9 @@ class TheodoliteCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with the loggers, callbacks and plugins of every run added to the configured ones."""
+        self._check_links()
+        if self.subcommand == "fit" and isinstance(self.model, modules.Task):
+            self.model.configure_optimizers()  # a wrong learning rate must fail now, before anything is written
         config = self.config[str(self.subcommand)]
         configured = self._get(self.config_init, "trainer")
         self.run_callback = RunDirectoryCallback(self.run, self._saved_config(), str(self.subcommand))
@@ -171,6 +175,19 @@ class TheodoliteCLI(LightningCLI):
             default_root_dir=str(self.run.path),
             **kwargs,
         )
+
+    def _check_links(self) -> None:
+        """Refuse a size that contradicts the data: jsonargparse would put the linked one in its place unsaid."""
+        linked = getattr(self.datamodule, "num_classes", None)
+        model = self.config[str(self.subcommand)].model
+        for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
+            if not isinstance(part, Namespace) or linked is None:
+                continue
+            argument = inspect.signature(load_class(part.class_path)).parameters.get("num_classes")
+            given = part.get("init_args", Namespace()).get("num_classes")
+            if argument is not None and given not in (None, linked, argument.default):
+                msg = f"{where}.num_classes is {given}, the data have num_classes={linked}; leave it out: it follows."
+                raise ValueError(msg)
 
     def _loggers(self, configured: Any) -> list[Logger]:
         config = self.config[str(self.subcommand)]
@@ -215,14 +232,14 @@ class TheodoliteCLI(LightningCLI):
         """Train, and test the best checkpoint where the configuration says so."""
         self.trainer.fit(**{**kwargs, "ckpt_path": self.ckpt_path})
         if self.trainer.state.status == TrainerStatus.FINISHED and self.config.fit.test_after_fit:
-            if self.trainer.fast_dev_run:
+            if getattr(self.trainer, "fast_dev_run", False):
                 return
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested_checkpoint())
 
     def _tested_checkpoint(self) -> str | None:
         """Give the best checkpoint of the run, or the last one where nothing is monitored."""
-        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        paths = [c.best_model_path for c in callbacks if c.monitor] + [c.best_model_path for c in callbacks]
+        kept = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        paths = [c.best_model_path for c in kept if c.monitor] + [c.best_model_path for c in kept]
         return next((path for path in paths if path), None)
 
     def validate(self, **kwargs: Any) -> None:
@@ -331,10 +348,15 @@ def run(arguments: Sequence[str]) -> int:
         except Stopped as stopped:
             if debug:
                 raise
-            if rank_zero_only.rank != 0:
+            if _global_rank() != 0:
                 return 0  # rank zero reports: Lightning would kill it the moment another rank fails
             return _report(f"theodolite {command}: {stopped}", stopped.exit_code)
     return 0
+
+
+def _global_rank() -> int:
+    """Give what Lightning knows of this process's rank: the launcher's environment, then the strategy."""
+    return getattr(rank_zero_only, "rank", 0)
 
 
 def _report(text: str, exit_code: int) -> int:

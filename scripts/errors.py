@@ -1,14 +1,18 @@
 """Errors of the user's making, said in one line."""
 
+import collections.abc
 import inspect
 import re
+import typing
 from importlib import import_module
+from typing import Any
 
 __all__ = ["Stopped", "UserError", "load_class", "one_line"]
 
+#: Lines of a jsonargparse report that say nothing of what is wrong.
 _NOISE = re.compile(
-    r"Does not validate against any of the Union|Subtypes: |Errors:$|Given value type: |Expected a <class 'NoneType'>$"
-    r"|Expected a path but "
+    r"Does not validate against any|Subtypes: |Errors:$|Given value|Expected a <class 'NoneType'>|Expected a path but "
+    r"|Not a valid subclass|Subclass types expect|a class path \(str\)|a dict with"
 )
 
 
@@ -33,47 +37,57 @@ def one_line(message: str) -> str:
     r"""Shorten an error message to one line that names the field, the value and what is allowed.
 
     jsonargparse reports a wrong value as a tree of the types it tried; this keeps the path of keys and classes, and the
-    leaves that say what is wrong.
+    leaves that say what is wrong. Any other message only loses its line breaks.
 
     Example:
-        >>> one_line("Parser key \\"a\\":\\n  Errors:\\n    - Expected a <class 'int'>\\n  Given value: x")
-        'a: expected a int, given x'
+        >>> one_line("Parser key \"a\":\n  Errors:\n    - Expected a <class 'int'>\n  Given value: x")
+        'a: expected int, given x'
     """
     keys: list[str] = []
-    owner = ""
+    owner = base = given = ""
     leaves: list[str] = []
-    given = ""
-    base = ""
     for raw in message.splitlines():
-        line = re.sub(r"^[\s-]+", "", raw).strip()
+        line = re.sub(r"^\s*(- )?", "", raw)
         if match := re.match(r'Parser key "(.+?)":\s*(.*)', line):
             keys.append(match[1])
             line = match[2]
-        if match := re.match(r"Problem with given class_path '(.+?)':\s*(.*)", line):
+        elif match := re.match(r"Problem with given class_path '(.+?)':\s*(.*)", line):
             owner, line = match[1], match[2]
-        if match := re.match(r"Given value: (.*)", line):
+        elif match := re.match(r"Subtypes: .*?((?:\w+\.)+[A-Z]\w+)", line):
+            base = match[1]
+        elif match := re.match(r"Given value: (\S{1,60})$", line):
             given = given or match[1]
-            continue
-        if match := re.match(r"Subtypes: \[?<class '(.+?)'>", line):
-            base = base or match[1]
         if line and not _NOISE.match(line):
-            leaves.append(line)
-    text = "; ".join(dict.fromkeys(_say(leaf, owner, base) for leaf in leaves)) or " ".join(message.split())
-    field = ".".join(keys)
-    simple = given and len(given) < 80 and not given.startswith(("Namespace", "NestedArg", "{"))
-    return f"{field + ': ' if field else ''}{text}{f', given {given}' if simple and given not in text else ''}"
+            leaves.append(_say(line, owner, keys[-1] if owner and keys else "", base))
+    if not leaves:
+        return " ".join(message.split())
+    text = "; ".join(dict.fromkeys(leaves))
+    field = f"{'.'.join(keys)}: " if keys else ""
+    return f"{field}{text}" + (f", given {given}" if given and given not in text else "")
 
 
-def _say(leaf: str, owner: str, base: str) -> str:
+def _say(leaf: str, owner: str, key: str, base: str) -> str:
     """Say one leaf of the tree in the user's words, with what is allowed."""
-    if match := re.match(r"Option '(.+?)' is not accepted", leaf):
-        allowed = _arguments(owner)
-        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}" + (f"; it has {allowed}" if allowed else "")
-    if match := re.match(r"Expected a dot import path string: (.+)|.*No module named.*|.*not a valid class.*", leaf):
-        known = _subclasses(base)
-        name = match[1] or "this class"
-        return f"there is no class {name}" + (f"; choose from {known}, or give package.module.Class" if known else "")
-    return re.sub(r"<class '(?:builtins\.)?(.+?)'>", r"\1", leaf[0].lower() + leaf[1:] if leaf[1:2].islower() else leaf)
+    if match := re.search(r"Option '(.+?)' is not accepted(?:.*class_path='([\w.]+)')?", leaf):
+        owner = match[2] or owner
+        allowed = [name for name in inspect.signature(load_class(owner)).parameters if name not in _HIDDEN]
+        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}; it has {', '.join(allowed)}"
+    if match := re.match(r"Expected a dot import path string: (.+)", leaf):
+        bases = _annotated(load_class(owner), key) if owner else [load_class(base)]
+        known = ", ".join(sorted({name for cls in bases for name in _subclasses(cls)}))
+        return f"there is no class {match[1]}; " + (f"choose from {known}, or " if known else "") + _IMPORT
+    if match := re.match(r"Expected a (?:typing\.)?Literal\[(.+)\]\. Got value: (.+)", leaf):
+        return f"expected one of {match[1]}, given {match[2]}"
+    return re.sub(r"^Expected an? <class '(.+?)'>(?:\. Got value: (.+))?", _expected, leaf)
+
+
+#: Arguments that belong to the caller of a class, not to its user.
+_HIDDEN = {"self", "args", "kwargs", "params", "optimizer"}
+_IMPORT = "give package.module.Class of an installed package"
+
+
+def _expected(match: re.Match[str]) -> str:
+    return f"expected {match[1]}" + (f", given {match[2]}" if match[2] else "")
 
 
 def load_class(path: str) -> type:
@@ -86,19 +100,30 @@ def load_class(path: str) -> type:
     return found if inspect.isclass(found) else object
 
 
-def _arguments(class_path: str) -> str:
-    found = load_class(class_path)
-    return ", ".join(name for name in inspect.signature(found).parameters if name not in {"self", "args", "kwargs"})
+def _annotated(owner: type, argument: str) -> list[type]:
+    """Give the classes an argument of a class may be; of a callable, those it may return."""
+    stack: list[Any] = [typing.get_type_hints(owner.__init__).get(argument)]
+    classes: list[type] = []
+    while stack:
+        hint = stack.pop()
+        arguments = typing.get_args(hint)
+        if typing.get_origin(hint) is collections.abc.Callable:
+            stack.append(arguments[-1])
+        elif arguments:
+            stack.extend(arguments)
+        elif inspect.isclass(hint) and hint is not type(None):
+            classes.append(hint)
+    return classes
 
 
-def _subclasses(class_path: str) -> str:
-    """List the concrete classes of ours below a base class, which their packages export."""
-    found = load_class(class_path)
-    names: set[str] = set()
-    stack = [found] if found is not object else []
+def _subclasses(base: type) -> list[str]:
+    """List the concrete, public classes below a base: ours if there are any."""
+    found: set[type] = set()
+    stack = [base] if base is not object else []
     while stack:
         cls = stack.pop()
         stack.extend(cls.__subclasses__())
-        if cls.__module__.startswith("theodolite.") and not inspect.isabstract(cls) and cls is not found:
-            names.add(cls.__name__)
-    return ", ".join(sorted(names))
+        if not inspect.isabstract(cls) and cls is not base and not cls.__name__.startswith("_"):
+            found.add(cls)
+    ours = {cls for cls in found if cls.__module__.startswith("theodolite.")}
+    return [cls.__name__ for cls in ours or found]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlparse
 
+from lightning_fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
-from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
@@ -244,7 +244,7 @@ class RunWandbLogger(WandbLogger):
     def experiment(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The W&B run; until the run directory exists, something that swallows everything."""
         if not self._bound:
-            return DummyExperiment()
+            return _DummyExperiment()
         if self._experiment is None:
             self._start()
         return self._experiment

@@ -15,8 +15,9 @@ class ReseedEveryEpoch(Callback):
 
     Checkpoints are taken at the end of epochs, so the random numbers of an epoch do not depend on whether the process
     was restarted before it. Two points are needed: one before the loader's iterator draws its shuffle, which Lightning
-    makes before ``on_train_epoch_start`` in the first epoch of a process, and one before the first training step.
-    Loaders with worker processes of their own state are outside of this; ours draw from the sample's index.
+    makes before ``on_train_start`` for the first epoch of a process and after ``on_train_epoch_start`` for the others,
+    and one before the first training step. Loaders whose workers keep a random state of their own over epochs are
+    outside of this; ours draw from the sample's index.
 
     Args:
         seed: The experiment's seed.
@@ -37,9 +38,10 @@ class ReseedEveryEpoch(Callback):
         self._reseed(trainer, self._first_epoch, "loader")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed the iterator of the epoch."""
+        """Seed the iterator of the epoch, unless it exists already."""
         del pl_module
-        self._reseed(trainer, trainer.current_epoch, "loader")
+        if trainer.current_epoch != self._first_epoch:
+            self._reseed(trainer, trainer.current_epoch, "loader")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the training steps of the epoch, before the first of them."""

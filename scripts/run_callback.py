@@ -44,7 +44,7 @@ class RunDirectoryCallback(Callback):
         del pl_module, stage
         if self._bound:
             return
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not _debugging(trainer):
             self.run.create(self._record(trainer), trains=self.command == "fit")
             self.created = not self.run.resumed
         self.run.run_id = trainer.strategy.broadcast(self.run.run_id)
@@ -55,7 +55,7 @@ class RunDirectoryCallback(Callback):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run.checkpoints.resolve())
         self._bound = True
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not _debugging(trainer):
             self._save_config()
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.config)
@@ -106,3 +106,8 @@ class RunDirectoryCallback(Callback):
             "threads": torch.get_num_threads(),
             "folder": str(Path.cwd()),
         }
+
+
+def _debugging(trainer: Trainer) -> bool:
+    """Tell ``fast_dev_run``, which keeps nothing."""
+    return bool(getattr(trainer, "fast_dev_run", False))

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ..callbacks import NonFiniteLossError
 from .errors import Stopped, UserError
@@ -39,14 +40,14 @@ def session(callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | None,
         with _interrupt_handler_restored():
             yield
         exit_code = 0
+    except SIGTERMException as error:
+        exit_code = 143
+        raise Stopped(exit_code, _interrupted("terminated by a signal", callback, resume_command)) from error
     except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns an interrupt into SystemExit
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
         exit_code = 130
         raise Stopped(exit_code, _interrupted("interrupted", callback, resume_command)) from error
-    except SIGTERMException as error:
-        exit_code = 143
-        raise Stopped(exit_code, _interrupted("terminated by a signal", callback, resume_command)) from error
     except NonFiniteLossError as error:
         raise Stopped(1, str(error)) from error
     except (*CONFIGURATION_ERRORS, RuntimeError) as error:
