@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .sbm import FloatArray, IntArray, Seed, check_blocks, distinct, to_edge_index
 
+__all__ = ["draw_degree_corrected_pairs", "power_law_propensities", "sample_dcsbm"]
+
 #: Pairs that are joined with a higher probability than this get a coin each; there are at most two per expected edge.
 _HEAVY = 0.5
 

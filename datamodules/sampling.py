@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 from torch_geometric.loader import DataLoader
 
+__all__ = ["ShardedSampler", "Split", "TrainingLoader", "sample_seed"]
+
 Split = Literal["train", "val", "test"]
 
 #: The position of a split is part of the seed of its samples. Append only: published numbers depend on the order.

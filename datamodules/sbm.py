@@ -8,6 +8,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+__all__ = ["check_blocks", "draw_pairs", "pair_from_snr", "sample_sbm", "signal_to_noise", "to_edge_index"]
+
 Seed = int | Sequence[int] | np.random.SeedSequence | np.random.Generator
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

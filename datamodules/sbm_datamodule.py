@@ -13,6 +13,8 @@ from .dcsbm import draw_degree_corrected_pairs, power_law_propensities
 from .sampling import ShardedSampler, Split, TrainingLoader, sample_seed
 from .sbm import check_blocks, draw_pairs, pair_from_snr, signal_to_noise, to_edge_index
 
+__all__ = ["SBMDataModule", "SBMDataset"]
+
 Structure = Literal["associative", "disassociative"]
 Pairs = list[tuple[float, float]]
 
