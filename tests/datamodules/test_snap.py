@@ -276,6 +276,7 @@ def test_loaders_and_batches(world):
         key = batches[0].edge_index[0] * batches[0].num_nodes + batches[0].edge_index[1]
         assert (key.diff() > 0).all()
     assert data.num_classes == 3
+    assert data.label_permutations == [[0, 1, 2], [1, 0, 2]]
     assert SNAPDataModule(str(folder), val_fraction=0).val_dataloader() == []
 
 
