@@ -30,7 +30,7 @@ class _HalfLinear(nn.Module):
 
     def forward(self, z: Tensor, segments: Segments) -> Tensor:
         rectified = 0 if self.linear else z.shape[1] // 2
-        return torch.addcmul(self.bias, half_relu_normalize(z, segments, rectified), self.weight)
+        return half_relu_normalize(z, self.weight, self.bias, segments, rectified)
 
 
 class _NodeLayer(nn.Module):
@@ -78,21 +78,25 @@ class _EdgeLayer(nn.Module):
         self.mix_sum = nn.Linear(node_features, out_features, bias=False)
         self.mix_difference = nn.Linear(node_features, out_features, bias=False)
 
-    def forward(self, operators: GraphOperators, y: Tensor, x: Tensor, sums: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(
+        self, operators: GraphOperators, y: Tensor, terms: Tensor, x: Tensor, sums: tuple[Tensor, Tensor]
+    ) -> Tensor:
         outgoing, incoming = sums
         identity, degree, once, *higher = self.mix.weight.split(y.shape[1], dim=1)
-        total, difference = self.mix_sum(x), self.mix_difference(x)
-        at_tail = total + difference
-        at_head = total - difference + outgoing @ once.t()
+        from_nodes = [x, outgoing]
+        tail = [self.mix_sum.weight + self.mix_difference.weight, torch.zeros_like(once)]
+        head = [self.mix_sum.weight - self.mix_difference.weight, once]
         if higher:
             twice = higher[0]
             identity = identity + twice
-            at_tail = at_tail - outgoing @ twice.t()
-            at_head = at_head + (operators.adjacency(outgoing) - incoming) @ twice.t()
-        terms = [y, operators.line_degree * y, operators.reversed(y), *operators.high_nonbacktracking_powers(y)]
-        weights = torch.cat([identity, degree, -once, *higher[1:]], dim=1)
-        mixed = F.linear(torch.cat(terms, dim=1), weights, self.mix.bias)
-        return mixed + operators.at_source(at_tail) + operators.at_target(at_head)
+            from_nodes.append(operators.adjacency(outgoing) - incoming)
+            tail = [tail[0], -twice, torch.zeros_like(twice)]
+            head = [*head, twice]
+        at_ends = torch.cat(from_nodes, dim=1) @ torch.cat([torch.cat(tail, dim=1), torch.cat(head, dim=1)]).t()
+        weights = torch.cat([identity, -once, degree, *higher[1:]], dim=1)
+        if len(higher) > 1:
+            terms = torch.cat([terms, *operators.high_nonbacktracking_powers(y)], dim=1)
+        return F.linear(terms, weights, self.mix.bias) + operators.spread_ends(at_ends)
 
 
 def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
@@ -117,8 +121,8 @@ class GNN(NodeNetwork):
 
     followed by ReLU on the first half of the columns of z, the identity on the second half, and normalisation over the
     nodes of each graph. The input is the degree; the last layer is the same sum without ReLU and normalisation.
-    Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm over
-    a batch of one graph becomes normalisation per graph: the same for one graph, independent of the batch for more.
+    Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm
+    over a batch of one graph becomes normalisation per graph: the same for one graph, independent of the batch for more.
 
     Args:
         num_classes: Number of communities k.
@@ -195,7 +199,14 @@ class LGNN(NodeNetwork):
         x, y = operators.degree, operators.line_degree
         layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
         for node_layer, edge_layer, node_activation, edge_activation in layers:
-            sums = operators.sum_outgoing(y), operators.sum_incoming(y)
+            terms, sums = self._edge_terms(operators, y)
             x = node_activation(node_layer(operators, x, sums), operators.nodes)
-            y = edge_activation(edge_layer(operators, y, x, sums), operators.edges)
-        return self.output(operators, x, (operators.sum_outgoing(y), operators.sum_incoming(y)))
+            y = edge_activation(edge_layer(operators, y, terms, x, sums), operators.edges)
+        return self.output(operators, x, self._edge_terms(operators, y)[1])
+
+    @staticmethod
+    def _edge_terms(operators: GraphOperators, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Give [y, Rev y, D_B y], and S y and T y = S Rev y, which its sums over the edges of a node contain."""
+        terms = operators.edge_terms(y)
+        outgoing, incoming, _ = operators.sum_tails(terms).split(y.shape[1], dim=1)
+        return terms, (outgoing, incoming)

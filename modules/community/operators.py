@@ -160,21 +160,38 @@ class GraphOperators:
     def _sum_heads(self, y: Tensor) -> Tensor:
         return gather_sum(y, self.reverse, self.pointers)
 
-    def sum_outgoing(self, y: Tensor) -> Tensor:
+    def edge_terms(self, y: Tensor) -> Tensor:
+        """Compute [y, Rev y, D_B y]: all that is mixed on the edges. (E, d) to (E, 3 d)."""
+        width = y.shape[1]
+
+        def forward_map(v: Tensor) -> Tensor:
+            terms = v.new_empty(len(v), 3 * width)
+            terms[:, :width] = v
+            terms[:, width : 2 * width] = v.index_select(0, self.reverse)
+            torch.mul(v, self.line_degree, out=terms[:, 2 * width :])
+            return terms
+
+        def adjoint_map(g: Tensor) -> Tensor:
+            own, reverse, degree = g.split(width, dim=1)
+            return torch.addcmul(own, degree, self.line_degree).add_(reverse.index_select(0, self.reverse))
+
+        return linear_map(y, forward_map, adjoint_map)
+
+    def sum_tails(self, y: Tensor) -> Tensor:
         """Compute S y: sum the features of the edges that leave each node. (E, d) to (N, d)."""
         return linear_map(y, self._sum_tails, self._tails)
 
-    def sum_incoming(self, y: Tensor) -> Tensor:
-        """Compute T y: sum the features of the edges that enter each node. (E, d) to (N, d)."""
-        return linear_map(y, self._sum_heads, self._heads)
+    def spread_ends(self, x: Tensor) -> Tensor:
+        """Compute S^T u + T^T v for x = [u, v]: what each edge gets from its tail and its head. (N, 2 d) to (E, d)."""
+        width = x.shape[1] // 2
 
-    def at_source(self, x: Tensor) -> Tensor:
-        """Compute S^T x: the features of each edge's tail. (N, d) to (E, d)."""
-        return linear_map(x, self._tails, self._sum_tails)
+        def forward_map(v: Tensor) -> Tensor:
+            return self._tails(v[:, :width]).add_(self._heads(v[:, width:]))
 
-    def at_target(self, x: Tensor) -> Tensor:
-        """Compute T^T x: the features of each edge's head. (N, d) to (E, d)."""
-        return linear_map(x, self._heads, self._sum_heads)
+        def adjoint_map(g: Tensor) -> Tensor:
+            return torch.cat([self._sum_tails(g), self._sum_heads(g)], dim=1)
+
+        return linear_map(x, forward_map, adjoint_map)
 
     def nonbacktracking(self, y: Tensor) -> Tensor:
         """Compute B y, B[(i->j), (j->l)] = 1 iff l != i, for edge features y, (E, d)."""
@@ -186,14 +203,6 @@ class GraphOperators:
             return self._tails(self._sum_heads(v)).sub_(v.index_select(0, self.reverse))
 
         return linear_map(y, forward_map, adjoint_map)
-
-    def reversed(self, y: Tensor) -> Tensor:
-        """Compute Rev y: the features of each edge's opposite direction. (E, d) to (E, d)."""
-
-        def apply(v: Tensor) -> Tensor:
-            return v.index_select(0, self.reverse)
-
-        return linear_map(y, apply, apply)
 
     def high_nonbacktracking_powers(self, y: Tensor) -> list[Tensor]:
         """Compute B_2 y, ..., B_{J-1} y, (E, d) each, with explicit sparse matrices.
@@ -273,11 +282,12 @@ class Segments:
         self._segment = segment
         self._pointers = row_pointers(segment, num_segments)
         self._rows = torch.arange(segment.numel(), device=segment.device)
-        self._count = (self._pointers[1:] - self._pointers[:-1]).clamp(min=1).unsqueeze(1)
+        #: Rows of each segment, (B, 1), at least 1.
+        self.count = (self._pointers[1:] - self._pointers[:-1]).clamp(min=1).unsqueeze(1)
 
     def mean(self, x: Tensor) -> Tensor:
         """Average the rows of each segment. (M, d) to (B, d)."""
-        return gather_sum(x, self._rows, self._pointers) / self._count
+        return gather_sum(x, self._rows, self._pointers) / self.count
 
     def spread(self, x: Tensor) -> Tensor:
         """Give every row what belongs to its segment. (B, d) to (M, d)."""
@@ -285,45 +295,53 @@ class Segments:
 
 
 class _HalfReluNormalize(torch.autograd.Function):
-    """ReLU on the first columns, then zero mean and unit variance in each segment, in few passes over memory."""
+    """ReLU on the first columns, normalisation in each segment, and a scale and shift, in few passes over memory."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, segments: Segments, rectified: int, eps: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, segments: Segments, rectified: int, eps: float
+    ) -> Tensor:
         centered = x.clone()
         centered[:, :rectified].relu_()
-        positive = centered[:, :rectified] > 0
+        positive = centered[:, :rectified].sign()
         centered -= segments.spread(segments.mean(centered))
         scale = (segments.mean(centered * centered) + eps).rsqrt()
-        normalized = centered.mul_(segments.spread(scale))
-        ctx.save_for_backward(normalized, scale, positive)
+        ctx.save_for_backward(centered, scale, positive, weight)
         ctx.segments, ctx.rectified = segments, rectified
-        return normalized
+        return (centered * segments.spread(scale * weight)).add_(bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        normalized, scale, positive = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        centered, scale, positive, weight = ctx.saved_tensors
         segments = ctx.segments
-        result = normalized * segments.spread(segments.mean(grad * normalized))
-        result += segments.spread(segments.mean(grad))
-        result = torch.sub(grad, result, out=result).mul_(segments.spread(scale))
+        mean, moment = segments.mean(grad), segments.mean(grad * centered)
+        # d/dx of (x - m) s w: w s (g - mean(g) - c s^2 mean(g c)) with c the centred input.
+        result = centered * segments.spread(-(scale**3) * weight * moment)
+        result.addcmul_(grad, segments.spread(scale * weight)).sub_(segments.spread(scale * weight * mean))
         result[:, : ctx.rectified].mul_(positive)
-        return result, None, None, None
+        grad_weight = (segments.count * scale * moment).sum(0)
+        grad_bias = (segments.count * mean).sum(0)
+        return result, grad_weight, grad_bias, None, None, None
 
 
-def half_relu_normalize(x: Tensor, segments: Segments, rectified: int, eps: float = 1e-5) -> Tensor:
-    """Apply a ReLU to the first columns, then shift and scale all columns to mean 0 and variance 1 within each segment.
+def half_relu_normalize(
+    x: Tensor, weight: Tensor, bias: Tensor, segments: Segments, rectified: int, eps: float = 1e-5
+) -> Tensor:
+    """Apply a ReLU to the first columns, then bring all to mean 0 and variance 1 in each segment, then scale and shift.
 
     The normalisation is batch norm with a batch of one graph, as the paper trains; it needs no running statistics, so
     a graph's output depends neither on the others in its batch nor on train or eval mode.
 
     Args:
         x: Features, (M, d).
+        weight: Scale of each column after the normalisation, (d,).
+        bias: Shift of each column after the normalisation, (d,).
         segments: The rows of each graph.
         rectified: Number of leading columns that pass the ReLU, 0 .. d.
         eps: Added to the variance.
 
     Returns:
-        Normalised features, (M, d).
+        Activated features, (M, d).
     """
-    return _HalfReluNormalize.apply(x, segments, rectified, eps)  # pyright: ignore[reportReturnType]
+    return _HalfReluNormalize.apply(x, weight, bias, segments, rectified, eps)  # pyright: ignore[reportReturnType]

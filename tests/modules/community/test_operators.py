@@ -27,7 +27,7 @@ def matrix_of(apply, columns):
 
 @pytest.fixture
 def dense():
-    """Tail and head incidence, adjacency, reversal and non-backtracking matrices of a random graph, from definitions."""
+    """Incidence, reversal and non-backtracking matrices of a random graph, built from their definitions."""
     graph = random_graph()
     n, (source, target) = graph.num_nodes, graph.edge_index
     e = source.numel()
@@ -43,11 +43,15 @@ def dense():
 def test_incidence_maps_are_the_incidence_matrices(dense):
     graph, operators, tails, heads, reversal, _ = dense
     n, e = tails.shape
-    torch.testing.assert_close(matrix_of(operators.sum_outgoing, e), tails)
-    torch.testing.assert_close(matrix_of(operators.sum_incoming, e), heads)
-    torch.testing.assert_close(matrix_of(operators.at_source, n), tails.t())
-    torch.testing.assert_close(matrix_of(operators.at_target, n), heads.t())
-    torch.testing.assert_close(matrix_of(operators.reversed, e), reversal)
+    line_degree = torch.diag(operators.line_degree.squeeze(1))
+    torch.testing.assert_close(matrix_of(operators.sum_tails, e), tails)
+    torch.testing.assert_close(
+        matrix_of(operators.edge_terms, e), torch.cat([torch.eye(e).double(), reversal, line_degree], 1)
+    )
+    torch.testing.assert_close(tails @ reversal, heads)
+    at_tail = torch.eye(n, 2 * n, dtype=torch.float64)
+    torch.testing.assert_close(operators.spread_ends(at_tail), tails.t())
+    torch.testing.assert_close(operators.spread_ends(at_tail.roll(n, 1)), heads.t())
     torch.testing.assert_close(matrix_of(operators.adjacency, n), tails @ heads.t())
 
 
@@ -99,10 +103,10 @@ def test_every_map_has_the_derivative_it_claims(dense):
     graph, operators, *_ = dense
     x = torch.randn(graph.num_nodes, 2, dtype=torch.float64, requires_grad=True)
     y = torch.randn(graph.num_edges, 2, dtype=torch.float64, requires_grad=True)
-    for apply in (operators.at_source, operators.at_target, operators.adjacency):
+    for apply in (operators.spread_ends, operators.adjacency):
         assert torch.autograd.gradcheck(apply, (x,))
         assert torch.autograd.gradgradcheck(apply, (x,))
-    for apply in (operators.sum_outgoing, operators.sum_incoming, operators.nonbacktracking, operators.reversed):
+    for apply in (operators.sum_tails, operators.edge_terms, operators.nonbacktracking):
         assert torch.autograd.gradcheck(apply, (y,))
     assert torch.autograd.gradcheck(lambda v: operators.high_nonbacktracking_powers(v)[0], (y,))
 
@@ -124,19 +128,23 @@ def test_normalisation_equals_batch_norm_of_one_graph_at_a_time():
     sizes = torch.tensor([5, 1, 9])
     segment = torch.repeat_interleave(torch.arange(3), sizes)
     x = torch.randn(15, 4, dtype=torch.float64)
-    out = half_relu_normalize(x, Segments(segment, 3), 2)
+    weight, bias = torch.randn(2, 4, dtype=torch.float64)
+    out = half_relu_normalize(x, weight, bias, Segments(segment, 3), 2)
     for g in (0, 2):
         rows = torch.cat([x[segment == g, :2].relu(), x[segment == g, 2:]], 1)
         norm = torch.nn.BatchNorm1d(4, affine=False, track_running_stats=False).double()
-        torch.testing.assert_close(out[segment == g], norm(rows))
-    torch.testing.assert_close(out[segment == 1], torch.zeros(1, 4, dtype=torch.float64))
+        torch.testing.assert_close(out[segment == g], norm(rows) * weight + bias)
+    torch.testing.assert_close(out[segment == 1], bias[None])
 
 
 @pytest.mark.parametrize("num_segments", [1, 3])
 def test_normalisation_has_the_derivative_it_claims(num_segments):
     segment = torch.arange(12) * num_segments // 12
     x = torch.randn(12, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: half_relu_normalize(v, Segments(segment, num_segments), 2), (x,))
+    weight, bias = torch.randn(2, 4, dtype=torch.float64)
+    segments = Segments(segment, num_segments)
+    inputs = (x, weight.requires_grad_(), bias.requires_grad_())
+    assert torch.autograd.gradcheck(lambda *v: half_relu_normalize(*v, segments, 2), inputs)
 
 
 def test_row_pointers_count_empty_rows():

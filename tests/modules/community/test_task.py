@@ -81,7 +81,7 @@ def test_checkpoint_loads_with_weights_only_and_the_network_passed_again(tmp_pat
 def test_bad_arguments_are_refused_by_name():
     with pytest.raises(ValueError, match="num_classes=2, the task 3"):
         CommunityDetection(GNN(2, width=4, depth=1), 3)
-    with pytest.raises(ValueError, match="must be a permutation of 0 .. 1"):
+    with pytest.raises(ValueError, match=r"must be a permutation of 0 \.\. 1"):
         task(label_permutations=[[0, 0]])
 
 
