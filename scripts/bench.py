@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -39,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
         progress.print(f"[{step}/{len(names)}] {name} ...", markup=False, highlight=False)
         start = time.monotonic()
         try:
-            rows = import_module(f".benchmarks.{name}", __package__).run()
+            with _without_developers_warnings():
+                rows = import_module(f".benchmarks.{name}", __package__).run()
         except (RuntimeError, ImportError) as error:
             progress.print(f"benchmark {name} failed: {error}", markup=False, highlight=False, soft_wrap=True)
             failed = True
@@ -58,6 +62,22 @@ def main(argv: Sequence[str]) -> int:
             progress.print(f"theodolite bench: error: {error}", markup=False, highlight=False, soft_wrap=True)
             return 2
     return int(failed or any(entry["met"] is False for entry in entries))
+
+
+@contextmanager
+def _without_developers_warnings() -> Iterator[None]:
+    """Silence deprecations inside third parties, in the processes that benchmarks start too."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _entry(benchmark: str, row: dict[str, Any], seconds: float) -> Entry:

@@ -18,7 +18,7 @@ def median_times(functions: Mapping[str, Callable[[], object]], repeats: int) ->
 
     Args:
         functions: What to time, by name.
-        repeats: Number of rounds; from three on, the median passes over a slow first one.
+        repeats: Number of rounds.
 
     Returns:
         Median seconds of a call, by name.

@@ -105,6 +105,15 @@ def test_written_figures_replace_those_of_the_same_benchmark_only(fake, tmp_path
     assert "## Speed" in (tmp_path / "RESULTS.md").read_text()
 
 
+def test_environment_is_left_as_found(fake, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    seen = []
+    fake("scale", lambda: seen.append(os.environ["PYTHONWARNINGS"]) or [])
+    assert bench.main(["scale", "--json"]) == 0
+    assert "ignore" in seen[0]
+    assert os.environ["PYTHONWARNINGS"] == "error"
+
+
 def test_unknown_benchmark_is_refused_with_the_choices(capsys):
     with pytest.raises(SystemExit, match="2"):
         bench.main(["scael"])
