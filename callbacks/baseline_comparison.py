@@ -34,9 +34,9 @@ class BaselineComparison(Callback):
     from all ranks and repeats of a sample dropped, so the numbers are those of one process, whatever a sampler pads.
 
     Logs ``<stage>/<metric>/<group>`` and ``<stage>/<metric>_<baseline>/<group>`` (for example
-    ``test/overlap_belief_propagation/snr_2.08``), each also with ``_stderr``; without groups ``<stage>/<metric>_stderr``
-    and ``<stage>/<metric>_<baseline>``. Writes the table ``tables/<stage>/comparison.csv``, with numeric groups the
-    figure ``figures/<stage>/comparison.png``, and prints both.
+    ``test/overlap_belief_propagation/snr_2.08``), each also with ``_stderr``; without groups
+    ``<stage>/<metric>_stderr`` and ``<stage>/<metric>_<baseline>``. Writes ``tables/<stage>/comparison.csv`` and, for
+    several groups, ``figures/<stage>/comparison.png``; prints the table and the paths.
 
     Args:
         baselines: Networks that need no training; any module that maps a batch to scores (N, k).

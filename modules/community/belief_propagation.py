@@ -115,7 +115,7 @@ class BeliefPropagation(NodeNetwork):
     From `"Asymptotic analysis of the stochastic block model" <https://arxiv.org/abs/1109.3041>`_ (Decelle, Krzakala,
     Moore, Zdeborova 2011), with the external field of the absent edges and parallel, damped updates. Every graph is
     solved from several random starts (messages drawn from a flat Dirichlet law) and keeps the one of lowest Bethe free
-    energy. Scores are log-marginals. They depend on ``seed`` and the graph alone: not on its place in the batch, nor
+    energy: among those that converged, if any did, as the energy means nothing away from a fixed point. Scores are log-marginals. They depend on ``seed`` and the graph alone: not on its place in the batch, nor
     on the global random state.
 
     Parameters of the model: ``probs`` if given, else the true ``graph.probs`` (B, k, k) and ``graph.sizes`` (B, k)
@@ -175,18 +175,18 @@ class BeliefPropagation(NodeNetwork):
         entries = max(1, self.num_classes * problem.row.numel())
         at_once = max(1, min(self.restarts, MAX_ENTRIES // entries))
         best = torch.full_like(problem.sizes, torch.inf, dtype=torch.float64)
+        settled = torch.zeros_like(problem.sizes, dtype=torch.bool)
         scores = problem.log_prior.log_softmax(0).index_select(1, problem.node_graph)
         for first in range(0, self.restarts, at_once):
             restarts = range(first, min(first + at_once, self.restarts))
-            marginals, energies = self._run(problem, restarts, learn)
-            for marginal, energy in zip(marginals.unbind(1), energies, strict=True):
-                better = energy < best
-                best = torch.where(better, energy, best)
+            for marginal, energy, converged in zip(*self._run(problem, restarts, learn), strict=True):
+                better = (converged & ~settled) | ((converged == settled) & (energy < best))
+                best, settled = torch.where(better, energy, best), torch.where(better, converged, settled)
                 scores = torch.where(better[problem.node_graph], marginal, scores)
         return scores.T.float().contiguous()
 
-    def _run(self, problem: BlockModelProblem, restarts: range, learn: bool) -> tuple[Tensor, Tensor]:
-        """Solve from some of the random starts: log-marginals (k, R, N) and free energies (R, B)."""
+    def _run(self, problem: BlockModelProblem, restarts: range, learn: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve from some of the random starts: log-marginals (R, k, N), free energies and who converged (R, B)."""
         num_graphs, num_starts = problem.sizes.numel(), len(restarts)
         repeated = problem.repeat(num_starts)
         if learn:
@@ -204,7 +204,8 @@ class BeliefPropagation(NodeNetwork):
         )
         totals = sweep_messages(solution.problem, solution.incoming, solution.occupation).totals
         energies = free_energy(solution.problem, solution.incoming, solution.occupation)
-        return totals.log_softmax(0).view(self.num_classes, num_starts, -1), energies.view(num_starts, num_graphs)
+        marginals = totals.log_softmax(0).view(self.num_classes, num_starts, problem.node_graph.numel()).transpose(0, 1)
+        return marginals, energies.view(num_starts, num_graphs), solution.converged.view(num_starts, num_graphs)
 
     def _random_messages(self, edges: Sequence[int], restarts: range) -> Tensor:
         """Draw flat Dirichlet messages, (k, R E), each graph from a stream of its own keyed by seed and restart."""

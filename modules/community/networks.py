@@ -122,7 +122,7 @@ class GNN(NodeNetwork):
     followed by ReLU on the first half of the columns of z, the identity on the second half, and normalisation over the
     nodes of each graph. The input is the degree; the last layer is the same sum without ReLU and normalisation.
     Permutation equivariant; O((N + E) width) time and memory a layer for power 1. Deviation: the paper's batch norm
-    over a batch of one graph becomes normalisation per graph: the same for one graph, independent of the batch for more.
+    over a batch of one graph becomes normalisation per graph: the same for one, independent of the batch for more.
 
     Args:
         num_classes: Number of communities k.
