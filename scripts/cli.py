@@ -164,13 +164,17 @@ class TheodoliteCLI(LightningCLI):
             added.append(ReseedEveryEpoch(config.seed_everything))
         if configured.enable_checkpointing is not False:
             added += default_checkpoints(self.model, own, validates=configured.limit_val_batches != 0)
+        loggers = self._loggers(configured.logger)
+        if self.wandb_logger is not None and config.log_checkpoints and self.subcommand == "fit":
+            kept = [callback for callback in [*own, *added] if isinstance(callback, ModelCheckpoint)]
+            self.wandb_logger.artifacts = [callback for callback in kept if callback.monitor] or kept
         plugins = _as_list(configured.plugins)
         sharded = str(configured.strategy).startswith(("fsdp", "deepspeed"))  # they write checkpoints by themselves
         if not sharded and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         return super().instantiate_trainer(
             callbacks=[*own, *added],
-            logger=self._loggers(configured.logger),
+            logger=loggers,
             plugins=plugins,
             default_root_dir=str(self.run.path),
             **kwargs,
@@ -201,7 +205,6 @@ class TheodoliteCLI(LightningCLI):
                 mode=mode,
                 project=config.wandb_project,
                 job_type=str(self.subcommand),
-                log_checkpoints=config.log_checkpoints,
             )
             loggers.append(self.wandb_logger)
         return loggers + [logger for logger in _as_list(configured) if isinstance(logger, Logger)]

@@ -43,6 +43,8 @@ def one_line(message: str) -> str:
         >>> one_line("Parser key \"a\":\n  Errors:\n    - Expected a <class 'int'>\n  Given value: x")
         'a: expected int, given x'
     """
+    if "Parser key" not in message and "Subtypes: " not in message:
+        return " ".join(message.split())
     keys: list[str] = []
     owner = base = given = ""
     leaves: list[str] = []
@@ -59,9 +61,7 @@ def one_line(message: str) -> str:
             given = given or match[1]
         if line and not _NOISE.match(line):
             leaves.append(_say(line, owner, keys[-1] if owner and keys else "", base))
-    if not leaves:
-        return " ".join(message.split())
-    text = "; ".join(dict.fromkeys(leaves))
+    text = "; ".join(dict.fromkeys(leaves)) or " ".join(message.split())
     field = f"{'.'.join(keys)}: " if keys else ""
     return f"{field}{text}" + (f", given {given}" if given and given not in text else "")
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlparse
 
 from lightning_fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
@@ -194,7 +195,7 @@ class RunWandbLogger(WandbLogger):
         mode: ``online`` or ``offline``.
         project: The W&B project.
         job_type: The command: ``fit``, ``test``, ...
-        log_checkpoints: Whether checkpoints are stored as artifacts at the end of training.
+        init_timeout: Seconds to wait for the server before the run goes on offline.
     """
 
     def __init__(
@@ -204,24 +205,25 @@ class RunWandbLogger(WandbLogger):
         mode: Literal["online", "offline"],
         project: str,
         job_type: str,
-        log_checkpoints: bool = False,
+        init_timeout: float = 30.0,
     ) -> None:
         super().__init__(
             project=project,
-            log_model=log_checkpoints,
             mode=mode,
             job_type=job_type,
             # 10 minutes: a network that died during the run must not hold its end for ever; the data stay on disk
-            settings={"silent": True, "console": "off", "init_timeout": 30.0, "finish_timeout": 600.0},
+            settings={"silent": True, "console": "off", "init_timeout": init_timeout, "finish_timeout": 600.0},
         )
         del self._wandb_init["anonymous"]  # without effect in wandb 0.31, which warns of it
         self._bound = False
         self._warned = False
+        #: Their checkpoints are stored as artifacts at the end of training.
+        self.artifacts: list[ModelCheckpoint] = []
         self._plan(directory)
 
     def _plan(self, directory: Path) -> None:
         self._id = self._name = directory.name
-        self._save_dir = os.fspath(directory)
+        self._save_dir = os.fspath(directory.resolve())  # W&B's background process has a working folder of its own
         self._wandb_init.update(id=self._id, name=self._name, group=directory.parent.name, dir=self._save_dir)
 
     def bind(self, directory: Path) -> None:
@@ -260,6 +262,9 @@ class RunWandbLogger(WandbLogger):
                 return
             except Exception as error:
                 self.warn_once(f"it could not start {mode} ({type(error).__name__}: {' '.join(str(error).split())})")
+                import wandb  # here, as importing it costs a second that a wrong setting need not wait for
+
+                wandb.teardown(exit_code=0)  # the background process would refuse the same id again
 
     def warn_once(self, problem: str) -> None:
         """Say once that W&B does not get everything."""
@@ -271,8 +276,14 @@ class RunWandbLogger(WandbLogger):
     log_metrics = _never_ends_the_run(WandbLogger.log_metrics)
     log_table = _never_ends_the_run(WandbLogger.log_table)
     log_image = _never_ends_the_run(WandbLogger.log_image)
-    after_save_checkpoint = _never_ends_the_run(WandbLogger.after_save_checkpoint)
-    finalize = _never_ends_the_run(WandbLogger.finalize)
+
+    @_never_ends_the_run
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Store the checkpoints of a run that came to its end."""
+        if status == "success" and self._experiment is not None:
+            for checkpoint in self.artifacts:
+                self._scan_and_log_checkpoints(checkpoint)
 
     @_never_ends_the_run
     def finish(self, exit_code: int) -> None:

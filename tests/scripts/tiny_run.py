@@ -4,13 +4,16 @@ Dropout, a shuffling loader with torch's own generator and a scheduler: what a r
 """
 
 import os
+import signal
 import time
 
 import torch
-from pytorch_lightning import LightningDataModule
+from matplotlib.figure import Figure
+from pytorch_lightning import Callback, LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from theodolite.callbacks.media import log_figure, log_table
 from theodolite.modules import Task
 
 
@@ -81,9 +84,27 @@ class TinyData(LightningDataModule):
         self.dataset = TensorDataset(x, y)
 
     def train_dataloader(self):
-        return DataLoader(self.dataset, self.batch_size, shuffle=True)
+        return DataLoader(self.dataset, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self):
-        return DataLoader(self.dataset, self.batch_size)
+        return DataLoader(self.dataset, batch_size=self.batch_size)
 
     test_dataloader = predict_dataloader = val_dataloader
+
+
+class Draws(Callback):
+    """Log a figure and a table, as our measurements do."""
+
+    def on_test_end(self, trainer, pl_module):
+        figure = Figure()
+        figure.subplots().plot([0, 1], [1, 0])
+        log_figure(trainer, "test/curve", figure)
+        log_table(trainer, "test/table", ["snr", "overlap"], [[1.0, 0.5], [2.0, 0.75]])
+
+
+class PressesCtrlC(Callback):
+    """Interrupt the process in the second epoch, as a user does."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 1:
+            signal.raise_signal(signal.SIGINT)
