@@ -235,21 +235,13 @@ def test_result_depends_on_the_seed_alone_and_spares_the_global_random_state() -
     assert torch.equal(BeliefPropagation(2, seed=3)(graph), first)
 
 
-def test_the_start_of_lowest_free_energy_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = sbm([40] * 3, 0.02, 0.14, seed=5)
-    energies = []
-    run = BeliefPropagation._run
-
-    def record(self, problem, restarts, learn):
-        marginals, energy = run(self, problem, restarts, learn)
-        energies.append((marginals, energy[:, 0]))
-        return marginals, energy
-
-    monkeypatch.setattr(BeliefPropagation, "_run", record)
-    scores = BeliefPropagation(3, restarts=6, iterations=30)(graph)
-    marginals, energy = energies[0]
-    assert len(energy.unique()) > 1
-    torch.testing.assert_close(scores, marginals[:, energy.argmin()].T)
+def test_each_graph_keeps_its_converged_start_of_lowest_free_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    energies = torch.tensor([[1.0, 3.0, 2.0], [0.0, 2.0, torch.nan], [-1.0, 1.0, 5.0]], dtype=torch.float64)
+    converged = torch.tensor([[True, True, False], [True, True, False], [False, True, False]])
+    starts = torch.arange(3.0).view(3, 1, 1).expand(3, 2, 6)
+    monkeypatch.setattr(BeliefPropagation, "_run", lambda self, problem, restarts, learn: (starts, energies, converged))
+    batch = Batch.from_data_list([sbm([1, 1], 0.0, 1.0, 0)] * 3)
+    assert BeliefPropagation(2, restarts=3)(batch)[:, 0].tolist() == [1, 1, 2, 2, 0, 0]
 
 
 def test_restarts_in_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
