@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -47,3 +48,27 @@ def graph_ids(graph: Data) -> tuple[Tensor, int]:
     if batch is None:
         return torch.zeros(num_nodes, dtype=torch.long, device=graph.edge_index.device), 1  # pyright: ignore[reportOptionalMemberAccess]
     return batch, int(graph.num_graphs)
+
+
+def node_noise(graph: Data, columns: int, seed: int = 0) -> Tensor:
+    """Draw standard normal noise for every node, a pure function of (seed, sample number) for each graph.
+
+    So neither the batch, nor the rank, nor the order of evaluation changes it, and the global generator is left alone.
+
+    Args:
+        graph: Batch with N nodes; its ``sample_id`` (B,) numbers the graphs, else their place in the batch does.
+        columns: Values a node.
+        seed: Another seed draws other noise.
+
+    Returns:
+        Noise, (N, columns) float32.
+    """
+    batch, num_graphs = graph_ids(graph)
+    sizes = torch.bincount(batch, minlength=num_graphs).tolist()
+    samples = graph.sample_id.tolist() if "sample_id" in graph else range(num_graphs)
+    generator = torch.Generator()
+    noise = []
+    for sample, size in zip(samples, sizes, strict=True):
+        generator.manual_seed(int(np.random.SeedSequence([seed, int(sample)]).generate_state(1)[0]))
+        noise.append(torch.randn(size, columns, generator=generator))
+    return torch.cat(noise).to(batch.device)

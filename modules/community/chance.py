@@ -1,11 +1,10 @@
 """What no knowledge of the edges scores: the floor under every measured overlap."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from .base import NodeNetwork, graph_ids
+from .base import NodeNetwork, graph_ids, node_noise
 
 
 class RandomLabels(NodeNetwork):
@@ -26,16 +25,7 @@ class RandomLabels(NodeNetwork):
 
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes by noise: (N, num_classes)."""
-        node_graph, num_graphs = graph_ids(graph)
-        sizes = torch.bincount(node_graph, minlength=num_graphs).tolist()
-        samples = graph.sample_id.tolist() if "sample_id" in graph else range(num_graphs)
-        scores = []
-        for sample, size in zip(samples, sizes, strict=True):
-            generator = torch.Generator().manual_seed(
-                int(np.random.SeedSequence([self.seed, int(sample)]).generate_state(1)[0])
-            )
-            scores.append(torch.rand(size, self.num_classes, generator=generator))
-        return torch.cat(scores).to(node_graph.device)
+        return node_noise(graph, self.num_classes, self.seed)
 
 
 class SingleLabel(NodeNetwork):

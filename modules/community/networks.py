@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
-from .base import NodeNetwork
+from .base import NodeNetwork, node_noise
 from .operators import GraphOperators, Segments, half_relu_normalize
 
 
@@ -99,7 +99,15 @@ class _EdgeLayer(nn.Module):
         return F.linear(terms, weights, self.mix.bias) + operators.spread_ends(at_ends)
 
 
-def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
+def _node_inputs(graph: Data, operators: GraphOperators, random_features: int) -> Tensor:
+    """Give the degree and the random features of every node, (N, 1 + random_features)."""
+    if random_features == 0:
+        return operators.degree
+    noise = node_noise(graph, random_features).to(operators.degree.dtype)
+    return torch.cat([operators.degree, noise], dim=1)
+
+
+def _check_sizes(name: str, width: int, depth: int, power: int, random_features: int) -> None:
     if width < 2 or width % 2:
         msg = f"{name}(width={width}): width must be even and at least 2, since half of the features pass a ReLU."
         raise ValueError(msg)
@@ -108,6 +116,9 @@ def _check_sizes(name: str, width: int, depth: int, power: int) -> None:
         raise ValueError(msg)
     if power < 1:
         msg = f"{name}(power={power}): power (J, the number of adjacency powers) must be at least 1."
+        raise ValueError(msg)
+    if random_features < 0:
+        msg = f"{name}(random_features={random_features}): random_features must be 0 (the paper's network) or more."
         raise ValueError(msg)
 
 
@@ -129,6 +140,9 @@ class GNN(NodeNetwork):
         width: Features a layer, even.
         depth: Number of hidden layers.
         power: J, number of clipped adjacency powers; 2 means A and min(1, A^2).
+        random_features: Standard normal input features beside the degree, drawn anew for each graph but always the
+            same for one sample number. From the degree alone the linear part of the network can follow one direction
+            of the k - 1 that hold k > 2 communities; the paper has none (0). The output is then equivariant in law.
         linear: Leave out the ReLU.
 
     Raises:
@@ -136,12 +150,20 @@ class GNN(NodeNetwork):
     """
 
     def __init__(
-        self, num_classes: int, width: int = 8, depth: int = 30, power: int = 2, *, linear: bool = False
+        self,
+        num_classes: int,
+        width: int = 8,
+        depth: int = 30,
+        power: int = 2,
+        random_features: int = 0,
+        *,
+        linear: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        _check_sizes(type(self).__name__, width, depth, power)
+        _check_sizes(type(self).__name__, width, depth, power, random_features)
         self.power = power
-        features = [1, *[width] * depth]
+        self.random_features = random_features
+        features = [1 + random_features, *[width] * depth]
         self.layers = nn.ModuleList(_NodeLayer(a, b, power) for a, b in pairwise(features))
         self.activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
         self.output = _NodeLayer(width, num_classes, power)
@@ -149,7 +171,7 @@ class GNN(NodeNetwork):
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
         operators = GraphOperators(graph, self.power, dtype=self.output.mix.weight.dtype)
-        x = operators.degree
+        x = _node_inputs(graph, operators, self.random_features)
         for layer, activation in zip(self.layers, self.activations, strict=True):
             x = activation(layer(operators, x), operators.nodes)
         return self.output(operators, x)
@@ -173,6 +195,7 @@ class LGNN(NodeNetwork):
         width: Features a layer, even, of nodes and of edges.
         depth: Number of hidden layers.
         power: J, number of clipped powers of A and of B.
+        random_features: As in :class:`GNN`, on the nodes.
         linear: Leave out the ReLU ("LGNN linear").
 
     Raises:
@@ -180,15 +203,25 @@ class LGNN(NodeNetwork):
     """
 
     def __init__(
-        self, num_classes: int, width: int = 8, depth: int = 30, power: int = 2, *, linear: bool = False
+        self,
+        num_classes: int,
+        width: int = 8,
+        depth: int = 30,
+        power: int = 2,
+        random_features: int = 0,
+        *,
+        linear: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        _check_sizes(type(self).__name__, width, depth, power)
+        _check_sizes(type(self).__name__, width, depth, power, random_features)
         self.power = power
-        features = [1, *[width] * depth]
-        pairs = list(pairwise(features))
-        self.node_layers = nn.ModuleList(_NodeLayer(a, b, power, edge_features=a) for a, b in pairs)
-        self.edge_layers = nn.ModuleList(_EdgeLayer(a, b, b, power) for a, b in pairs)
+        self.random_features = random_features
+        node_features, edge_features = [1 + random_features, *[width] * depth], [1, *[width] * depth]
+        self.node_layers = nn.ModuleList(
+            _NodeLayer(a, width, power, edge_features=b)
+            for a, b in zip(node_features[:-1], edge_features[:-1], strict=True)
+        )
+        self.edge_layers = nn.ModuleList(_EdgeLayer(b, width, width, power) for b in edge_features[:-1])
         self.node_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
         self.edge_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
         self.output = _NodeLayer(width, num_classes, power, edge_features=width)
@@ -196,7 +229,7 @@ class LGNN(NodeNetwork):
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
         operators = GraphOperators(graph, self.power, line_graph=True, dtype=self.output.mix.weight.dtype)
-        x, y = operators.degree, operators.line_degree
+        x, y = _node_inputs(graph, operators, self.random_features), operators.line_degree
         layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
         for node_layer, edge_layer, node_activation, edge_activation in layers:
             terms, sums = self._edge_terms(operators, y)

@@ -138,12 +138,28 @@ def test_parameter_counts_of_the_published_shape():
     assert count(LGNN(5)) <= 25482
 
 
+@pytest.mark.parametrize("kind", [GNN, LGNN])
+def test_random_features_depend_on_the_sample_number_alone(kind):
+    torch.manual_seed(0)
+    network = kind(3, width=4, depth=2, random_features=3)
+    graphs = [random_graph(14, seed=1), random_graph(19, seed=2)]
+    for graph, sample in zip(graphs, (5, 8)):
+        graph.sample_id = torch.tensor([sample])
+    state = torch.get_rng_state()
+    together = network(Batch.from_data_list(graphs))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(network(graphs[1]), together[14:])
+    graphs[1].sample_id = torch.tensor([9])
+    assert not torch.allclose(network(graphs[1]), together[14:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"width": 3}, "width must be even"),
         ({"depth": 0}, "depth must be at least 1"),
         ({"power": 0}, "power"),
+        ({"random_features": -1}, "random_features must be 0"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
     ],
 )
