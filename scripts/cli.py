@@ -1,23 +1,15 @@
 """``theodolite fit | validate | test | predict``: LightningCLI with run directories, two loggers and exact resume."""
 
-import argparse
-import inspect
-import logging
 import os
 import shlex
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
-from jsonargparse._deprecated import JsonargparseDeprecationWarning
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.trainer.states import TrainerStatus
@@ -28,14 +20,14 @@ from .. import callbacks, datamodules, modules  # noqa: F401
 from ..callbacks import FiniteLoss
 from ..modules import community  # noqa: F401
 from .checkpointing import AtomicCheckpointIO, check_checkpoint, default_checkpoints
-from .errors import Stopped, UserError, load_class, one_line
+from .links import ModelInstantiator, check_links, link
 from .loggers import RunCSVLogger, RunWandbLogger, WandbMode, wandb_mode
 from .resume import ReseedEveryEpoch
 from .run_callback import RunDirectoryCallback
 from .run_directory import RunDirectory, best_checkpoint, find_run, last_checkpoint, new_run_id
-from .session import CONFIGURATION_ERRORS, session
+from .session import session
 
-__all__ = ["TheodoliteCLI", "run"]
+__all__ = ["TheodoliteCLI", "global_rank"]
 
 COMMANDS = ("fit", "validate", "test", "predict")
 #: Arguments that say which run this is, not what it does: left out of the saved configuration.
@@ -101,8 +93,7 @@ class TheodoliteCLI(LightningCLI):
         group.add_argument(
             "--test_after_fit", type=bool, default=False, help="Test the best checkpoint after training (fit)."
         )
-        for target in ("model.init_args.num_classes", "model.init_args.network.init_args.num_classes"):
-            parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+        link(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given to the class; those of the process are none of its business."""
@@ -111,7 +102,7 @@ class TheodoliteCLI(LightningCLI):
     def _add_instantiators(self) -> None:
         """Record of the linked values only those the model takes, so that checkpoints can be loaded again."""
         super()._add_instantiators()
-        self.parser.add_instantiator(_ModelInstantiator(cli=self, key="model"), LightningModule, subclasses=True)
+        self.parser.add_instantiator(ModelInstantiator(cli=self, key="model"), LightningModule, subclasses=True)
 
     def _parse_ckpt_path(self) -> None:
         """Let configuration and command line decide: a checkpoint brings its weights, not its hyperparameters."""
@@ -132,7 +123,7 @@ class TheodoliteCLI(LightningCLI):
             self.ckpt_path = self._find_checkpoint(config.ckpt_path, runs_dir / experiment)
         if self.ckpt_path is not None:
             check_checkpoint(self.ckpt_path)
-        named = config.run_id is not None and _global_rank() == 0
+        named = config.run_id is not None and global_rank() == 0
         self.run = RunDirectory(runs_dir, experiment, run_id, named=named, resumed=resumed)
         if resumed and self.ckpt_path is None:
             rank_zero_info(f"{self.run.path} was stopped before its first checkpoint: it begins again from the start.")
@@ -152,14 +143,14 @@ class TheodoliteCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer with the loggers, callbacks and plugins of every run added to the configured ones."""
-        self._check_links()
+        check_links(self.config[str(self.subcommand)].model, self.datamodule)
         if self.subcommand == "fit" and isinstance(self.model, modules.Task):
             self.model.configure_optimizers()  # a wrong learning rate must fail now, before anything is written
         config = self.config[str(self.subcommand)]
         configured = self._get(self.config_init, "trainer")
-        self.run_callback = RunDirectoryCallback(self.run, self._saved_config(), str(self.subcommand))
+        self.run_callback = RunDirectoryCallback(self.run, self._saved_config(), self._arguments)
         own = _as_list(configured.callbacks)
-        added: list[Callback] = [self.run_callback, FiniteLoss()]
+        added: list[Callback] = [FiniteLoss()]
         if not isinstance(config.seed_everything, bool):
             added.append(ReseedEveryEpoch(config.seed_everything))
         if configured.enable_checkpointing is not False:
@@ -173,25 +164,12 @@ class TheodoliteCLI(LightningCLI):
         if not sharded and not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         return super().instantiate_trainer(
-            callbacks=[*own, *added],
+            callbacks=[self.run_callback, *own, *added],  # first: the others may write in their setup
             logger=loggers,
             plugins=plugins,
             default_root_dir=str(self.run.path),
             **kwargs,
         )
-
-    def _check_links(self) -> None:
-        """Refuse a size that contradicts the data: jsonargparse would put the linked one in its place unsaid."""
-        linked = getattr(self.datamodule, "num_classes", None)
-        model = self.config[str(self.subcommand)].model
-        for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
-            if not isinstance(part, Namespace) or linked is None:
-                continue
-            argument = inspect.signature(load_class(part.class_path)).parameters.get("num_classes")
-            given = part.get("init_args", Namespace()).get("num_classes")
-            if argument is not None and given not in (None, linked, argument.default):
-                msg = f"{where}.num_classes is {given}, the data have num_classes={linked}; leave it out: it follows."
-                raise ValueError(msg)
 
     def _loggers(self, configured: Any) -> list[Logger]:
         config = self.config[str(self.subcommand)]
@@ -212,7 +190,7 @@ class TheodoliteCLI(LightningCLI):
     def _saved_config(self) -> dict[str, Any]:
         """Give the configuration that, fed back, makes this run again under another id."""
         parser = self._parser(self.subcommand)
-        text = parser.dump(self.config[str(self.subcommand)], skip_link_targets=True)
+        text = parser.dump(self.config[str(self.subcommand)], skip_none=False)
         config = yaml.safe_load(text)
         config["experiment"] = self.run.experiment
         return {key: value for key, value in config.items() if key not in RUN_ARGUMENTS}
@@ -228,7 +206,7 @@ class TheodoliteCLI(LightningCLI):
             Stopped: If the run was interrupted or its loss is not finite.
         """
         assert self.run_callback is not None
-        with session(self.run_callback, self.wandb_logger, self.resume_command()):
+        with session(self.run_callback, self.wandb_logger, self.resume_command):
             super()._run_subcommand(str(self.subcommand))
 
     def fit(self, **kwargs: Any) -> None:
@@ -243,7 +221,7 @@ class TheodoliteCLI(LightningCLI):
         """Give the best checkpoint of the run, or the last one where nothing is monitored."""
         kept = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         paths = [c.best_model_path for c in kept if c.monitor] + [c.best_model_path for c in kept]
-        return next((path for path in paths if path), None)
+        return next((path for path in paths if path and Path(path).is_file()), None)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation split."""
@@ -278,24 +256,6 @@ class TheodoliteCLI(LightningCLI):
         return shlex.join(["theodolite", *words, "--run_id", self.run.run_id, "--ckpt_path", "last"])
 
 
-class _ModelInstantiator(_InstantiatorFn):
-    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
-        self.cli._dump_config()
-        config = self.cli.config_dump["model"]
-        links = {key: value for key, value in applied_instantiation_links.items() if _accepts(config, key)}
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
-
-
-def _accepts(config: dict[str, Any], target: str) -> bool:
-    """Tell whether a link's target, ``model.init_args.a.init_args.b``, is an argument of the configured classes."""
-    names = [name for name in target.split(".")[1:] if name != "init_args"]
-    for name in names:
-        if not isinstance(config, dict) or name not in inspect.signature(load_class(config["class_path"])).parameters:
-            return False
-        config = config["init_args"].get(name, {})
-    return True
-
-
 def _config_stem(arguments: Sequence[str]) -> str | None:
     """Give the name of the first configuration file."""
     for i, argument in enumerate(arguments):
@@ -325,69 +285,6 @@ def _check_limits(trainer: Any) -> None:
             raise ValueError(msg)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command with third parties' notices filtered, and give the exit code.
-
-    Args:
-        arguments: The command and its options.
-    """
-    command = arguments[0]
-    debug = bool(os.environ.get("THEODOLITE_DEBUG"))
-    with quiet():
-        try:
-            cli = TheodoliteCLI(arguments)
-        except (argparse.ArgumentError, *CONFIGURATION_ERRORS) as error:
-            if debug:
-                raise
-            return _report(f"theodolite {command}: error: {one_line(str(error))}", 2)
-        except SystemExit as end:  # --help and --print_config
-            return end.code if isinstance(end.code, int) else 0
-        try:
-            cli.execute()
-        except UserError as error:
-            if debug:
-                raise
-            return _report(f"theodolite {command}: error: {one_line(str(error))}", 2)
-        except Stopped as stopped:
-            if debug:
-                raise
-            if _global_rank() != 0:
-                return 0  # rank zero reports: Lightning would kill it the moment another rank fails
-            return _report(f"theodolite {command}: {stopped}", stopped.exit_code)
-    return 0
-
-
-def _global_rank() -> int:
-    """Give what Lightning knows of this process's rank: the launcher's environment, then the strategy."""
-    return getattr(rank_zero_only, "rank", 0)
-
-
-def _report(text: str, exit_code: int) -> int:
-    print(text, file=sys.stderr)
-    return exit_code
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what third parties say to developers and to customers, and nothing else."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    with warnings.catch_warnings():
-        # Lightning 2.6.6 calls what jsonargparse deprecates (Lightning issue 21900) and what torch 2.14 does
-        warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
-        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-        warnings.filterwarnings("ignore", ".*torch.jit.script.*")
-        # small data are loaded in the main process on purpose
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # our tasks log once an epoch
-        warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
-        # that is what going on in the same run directory means
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        logger.addFilter(_is_no_advertisement)
-        try:
-            yield
-        finally:
-            logger.removeFilter(_is_no_advertisement)
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+def global_rank() -> int:
+    """Give this process's rank as far as its launcher's environment tells, before there is a strategy."""
+    return getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0"))

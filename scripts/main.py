@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
             arguments = find_configs(arguments)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*torch.jit.script.*")  # third parties, at import under torch 2.14
-                from .cli import run
+                from .run import run
 
             return run(arguments)
         if command == "reproduce":

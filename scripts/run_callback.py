@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from .loggers import RunCSVLogger, RunWandbLogger
 from .run_directory import RunDirectory
+from .versions import commit
 
 __all__ = ["RunDirectoryCallback"]
 
@@ -26,13 +27,14 @@ class RunDirectoryCallback(Callback):
     Args:
         run: The planned directory.
         config: The run's configuration, as it would be given again: without the run's own id and checkpoint.
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: The command, ``fit``, ``validate``, ``test`` or ``predict``, and its options.
     """
 
-    def __init__(self, run: RunDirectory, config: dict[str, Any], command: str) -> None:
+    def __init__(self, run: RunDirectory, config: dict[str, Any], arguments: list[str]) -> None:
         self.run = run
         self.config = config
-        self.command = command
+        self.arguments = arguments
+        self.command = arguments[0]
         self.created = False
         #: Whether data have begun to flow: before, an error is one of the configuration.
         self.running = False
@@ -98,7 +100,8 @@ class RunDirectoryCallback(Callback):
         packages = ("theodolite", "torch", "pytorch-lightning", "torch-geometric", "numpy")
         return {
             "command": self.command,
-            "arguments": sys.argv[1:],
+            "arguments": self.arguments,
+            "commit": commit(),
             "python": sys.version.split()[0],
             "versions": {name: version(name) for name in packages},
             "ranks": trainer.world_size,

@@ -4,7 +4,7 @@ import shlex
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -23,13 +23,15 @@ CONFIGURATION_ERRORS = (ValueError, TypeError, OSError, MisconfigurationExceptio
 
 
 @contextmanager
-def session(callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | None, resume_command: str) -> Iterator[None]:
+def session(
+    callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | None, resume_command: Callable[[], str]
+) -> Iterator[None]:
     """Run the body, a call of the Trainer; afterwards end the W&B run and say where the results are.
 
     Args:
         callback: Knows the run directory, and whether data flowed yet.
         wandb_logger: The W&B logger of the run.
-        resume_command: The command that goes on with this run.
+        resume_command: Gives the command that goes on with this run.
 
     Raises:
         UserError: For an error of the configuration; the directory that was made for the run is removed.
@@ -60,7 +62,7 @@ def session(callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | None,
         url = wandb_logger.url if wandb_logger is not None else None
         if wandb_logger is not None:
             wandb_logger.finish(exit_code)
-        if callback.created and not callback.running:
+        if exit_code and callback.created and not callback.running:
             shutil.rmtree(callback.run.path, ignore_errors=True)
     _say_where(callback, wandb_logger, url)
 
@@ -76,9 +78,9 @@ def _say_where(callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | No
         print(f"Weights & Biases: {url}")
 
 
-def _interrupted(what: str, callback: RunDirectoryCallback, resume_command: str) -> str:
+def _interrupted(what: str, callback: RunDirectoryCallback, resume_command: Callable[[], str]) -> str:
     if callback.running and callback.command == "fit":
-        return f"{what}; go on by: {resume_command}"
+        return f"{what}; go on by: {resume_command()}"
     return f"{what}."
 
 

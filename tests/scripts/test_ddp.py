@@ -32,6 +32,7 @@ def measured(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.ddp
+@pytest.mark.timeout(900)  # four imports of torch, on a busy machine
 def test_two_ranks_fit_and_test_as_one_run_with_the_numbers_of_one_rank(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("two.yaml").write_text(CONFIG)

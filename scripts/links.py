@@ -1,0 +1,62 @@
+"""Sizes that follow from the data: ``num_classes`` is given once and reaches the task and its network."""
+
+import inspect
+from typing import Any
+
+from jsonargparse import Namespace
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.cli import LightningArgumentParser, _InstantiatorFn
+
+from .errors import load_class
+
+__all__ = ["ModelInstantiator", "check_links", "link"]
+
+_TARGETS = ("model.init_args.num_classes", "model.init_args.network.init_args.num_classes")
+
+
+def link(parser: LightningArgumentParser) -> None:
+    """Link the size from the data, which are built first. A target the chosen model lacks is skipped."""
+    for target in _TARGETS:
+        parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+
+
+def check_links(model: Namespace, data: LightningDataModule | None) -> None:
+    """Refuse a size that contradicts the data: jsonargparse would put the linked one in its place unsaid.
+
+    Args:
+        model: The configuration of the model.
+        data: The datamodule.
+
+    Raises:
+        ValueError: Naming the field.
+    """
+    linked = getattr(data, "num_classes", None)
+    for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
+        if not isinstance(part, Namespace) or linked is None:
+            continue
+        argument = inspect.signature(load_class(part.class_path)).parameters.get("num_classes")
+        given = part.get("init_args", Namespace()).get("num_classes")
+        if argument is not None and given not in (None, linked, argument.default):
+            msg = f"{where}.num_classes is {given}, the data have num_classes={linked}; leave it out: it follows."
+            raise ValueError(msg)
+
+
+class ModelInstantiator(_InstantiatorFn):
+    """Record of the linked values only those the model takes, so that checkpoints can be loaded again."""
+
+    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict[str, Any], **kwargs: Any) -> Any:
+        """Build the model."""
+        self.cli._dump_config()
+        config = self.cli.config_dump["model"]
+        links = {key: value for key, value in applied_instantiation_links.items() if _accepts(config, key)}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+def _accepts(config: dict[str, Any], target: str) -> bool:
+    """Tell whether a link's target, ``model.init_args.a.init_args.b``, is an argument of the configured classes."""
+    names = [name for name in target.split(".")[1:] if name != "init_args"]
+    for name in names:
+        if not isinstance(config, dict) or name not in inspect.signature(load_class(config["class_path"])).parameters:
+            return False
+        config = config["init_args"].get(name, {})
+    return True
