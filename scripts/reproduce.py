@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from .claims import Claim, Run, judge, load_claim, load_claims, split_reference
 from .measure import CHILD, Measurement, compose, measure
@@ -154,7 +154,7 @@ def _print(claim: Claim, entries: Sequence[Entry]) -> None:
     """Print a claim's table."""
     table = Table(title=f"{claim.title}\npublished: {claim.source}", title_justify="left")
     for head in ("setting", "published", "measured +- standard error", "target", "verdict", "seconds"):
-        table.add_column(head, justify="right" if head == "seconds" else "left")
+        table.add_column(head, justify="right" if head == "seconds" else "left", no_wrap=head in {"verdict", "seconds"})
     for entry in entries:
         table.add_row(
             entry["setting"],
@@ -175,10 +175,10 @@ def _list(*, as_json: bool, asked: bool) -> int:
                            "runs": list(claim.runs), "minutes": claim.budget_minutes} for claim in claims.values()],
                          indent=2))  # fmt: skip
         return 0
-    table = Table("id", "title", "source", "runs x seeds", "minutes")
+    table = Table(Column("id", no_wrap=True), "title", "runs x seeds", "minutes")
     for claim in claims.values():
         size = f"{len(_needed(claim))} x {len(claim.seeds)}"
-        table.add_row(claim.id, claim.title, claim.source, size, f"{claim.budget_minutes:g}")
+        table.add_row(claim.id, claim.title, size, f"{claim.budget_minutes:g}")
     Console().print(table)
     if not asked:
         print("give the ids to measure, e.g. theodolite reproduce " + next(iter(claims), "ID"))

@@ -65,9 +65,9 @@ def run() -> list[dict[str, Any]]:
     As shipped: W&B (offline) and CSV loggers, checkpoints, resume and finite-loss callbacks. The first epoch warms up.
     The scheduler is left out on both sides, and so is validation, which a bare loop does not have.
     """
-    from ..cli import TheodoliteCLI, quiet
+    from ..cli import TheodoliteCLI
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder:
         words = ["fit", "--config", str(_CONFIG), "--runs_dir", folder, "--wandb", "offline"]
         words += ["--test_after_fit", "false", "--trainer.max_epochs", str(_EPOCHS), "--trainer.limit_val_batches", "0"]
         words += ["--trainer.gradient_clip_val", str(_CLIP), "--model.init_args.lr_scheduler", "null"]
