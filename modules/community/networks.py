@@ -33,6 +33,17 @@ class _HalfLinear(nn.Module):
         return half_relu_normalize(z, self.weight, self.bias, segments, rectified)
 
 
+def _mix(terms: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute ``cat(terms) @ weight.t() + bias``, in inference without the copy, which is what a large graph waits for."""
+    if torch.is_grad_enabled():
+        return F.linear(torch.cat(terms, dim=1), weight, bias)
+    first, *others = zip(terms, weight.split([term.shape[1] for term in terms], dim=1), strict=True)
+    result = F.linear(*first, bias)
+    for term, part in others:
+        result.addmm_(term, part.t())
+    return result
+
+
 class _NodeLayer(nn.Module):
     """One sum over the node operators I, D, A_0 .. A_{J-1}, and P_m and P_d where there are edge features.
 
@@ -52,7 +63,7 @@ class _NodeLayer(nn.Module):
         if sums is not None:
             outgoing, incoming = sums
             terms += [outgoing + incoming, outgoing - incoming]
-        return self.mix(torch.cat(terms, dim=1))
+        return _mix(terms, self.mix.weight, self.mix.bias)
 
 
 class _EdgeLayer(nn.Module):

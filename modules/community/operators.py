@@ -9,7 +9,7 @@ the operators of `"Supervised Community Detection with Line Graph Neural Network
 so each is a few gathers and segment sums. Every map carries its adjoint, hence its gradient costs what it costs itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -67,6 +67,35 @@ def row_pointers(rows: Tensor, num_rows: int) -> Tensor:
     return pointers
 
 
+#: Walks that are joined at a time: enough to amortise the calls, few enough to stay in the cache.
+_WALKS_AT_A_TIME = 1 << 20
+
+
+def _two_step_walks(columns: Tensor, pointers: Tensor) -> Iterator[Tensor]:
+    """Yield the two-step walks of a square 0/1 matrix as sorted keys start * n + end, in blocks of whole rows."""
+    num_rows = pointers.numel() - 1
+    row_sizes = pointers[1:] - pointers[:-1]
+    counts = row_sizes[columns]
+    walks = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # walks before each entry
+    first = 0
+    while first < num_rows:
+        limit = walks[pointers[first]] + _WALKS_AT_A_TIME
+        last = max(first + 1, int(torch.searchsorted(walks[pointers], limit, right=True)) - 1)
+        entries = slice(int(pointers[first]), int(pointers[last]))
+        number = counts[entries]
+        total = int(walks[entries.stop] - walks[entries.start])
+        rows = torch.repeat_interleave(
+            torch.arange(first, last, device=columns.device), row_sizes[first:last], output_size=number.numel()
+        )
+        # The walks of one entry are consecutive: number w of all is at place w - (first of its entry) in its row.
+        shift = pointers[columns[entries]] - (walks[entries] - walks[entries.start])
+        places = torch.arange(total, device=columns.device)
+        places += torch.repeat_interleave(shift, number, output_size=total)
+        keys = torch.repeat_interleave(rows * num_rows, number, output_size=total).add_(columns[places])
+        yield keys.sort().values
+        first = last
+
+
 def clipped_square(columns: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
     """Square a square 0/1 matrix and clip the entries at one, all sparse.
 
@@ -78,17 +107,28 @@ def clipped_square(columns: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
         Columns and row starts of ``min(1, M @ M)``, columns sorted within a row.
     """
     num_rows = pointers.numel() - 1
-    # The matrix product as a join: entry (i, j) meets every entry of row j. Its size is the number of two-step walks.
-    counts = (pointers[1:] - pointers[:-1])[columns]
-    rows = torch.repeat_interleave(
-        torch.arange(num_rows, device=columns.device), pointers[1:] - pointers[:-1], output_size=columns.numel()
-    )
-    total = int(counts.sum())
-    within = torch.arange(total, device=columns.device) - torch.repeat_interleave(
-        counts.cumsum(0) - counts, counts, output_size=total
-    )
-    ends = columns[torch.repeat_interleave(pointers[:-1][columns], counts, output_size=total) + within]
-    keys = torch.unique(torch.repeat_interleave(rows, counts, output_size=total) * num_rows + ends)
+    keys = torch.cat([columns.new_zeros(0), *(k.unique_consecutive() for k in _two_step_walks(columns, pointers))])
+    return keys % num_rows, row_pointers(keys // num_rows, num_rows)
+
+
+def square_excess(columns: Tensor, pointers: Tensor) -> tuple[Tensor, Tensor]:
+    """Give what the clip takes away outside of the diagonal, ``M @ M - min(1, M @ M)``.
+
+    In a sparse random graph two nodes rarely have two common neighbours, so this has far fewer entries than the square.
+
+    Args:
+        columns: Column numbers of a 0/1 matrix M in row order, (nnz,) int64.
+        pointers: Row starts, (n + 1,) int64.
+
+    Returns:
+        Columns and row starts; an entry of value v stands v times.
+    """
+    num_rows = pointers.numel() - 1
+    repeats = [columns.new_zeros(0)]
+    for keys in _two_step_walks(columns, pointers):
+        again = keys[1:][keys[1:] == keys[:-1]]
+        repeats.append(again[again // num_rows != again % num_rows])
+    keys = torch.cat(repeats)
     return keys % num_rows, row_pointers(keys // num_rows, num_rows)
 
 
@@ -123,9 +163,14 @@ class GraphOperators:
         self.degree = (self.pointers[1:] - self.pointers[:-1]).to(dtype).unsqueeze(1)
         node_graph, num_graphs = graph_ids(graph)
         self.nodes = Segments(node_graph, num_graphs)
-        self._powers = [(self.target, self.pointers)]
-        for _ in range(1, power):
-            self._powers.append(clipped_square(*self._powers[-1]))
+        self._excess = square_excess(self.target, self.pointers) if power > 1 else None
+        self._returns = (self.degree - 1).clamp_(min=0)
+        self._high_powers: list[tuple[Tensor, Tensor]] = []
+        if power > 2:
+            matrix = clipped_square(self.target, self.pointers)
+            for _ in range(2, power):
+                matrix = clipped_square(*matrix)
+                self._high_powers.append(matrix)
         if line_graph:
             self.reverse = reverse_edges(edge_index, self.num_nodes)
             self._edges = torch.arange(self.source.numel(), device=edge_index.device)
@@ -135,11 +180,19 @@ class GraphOperators:
 
     def adjacency(self, x: Tensor) -> Tensor:
         """Compute A x for node features x, (N, d)."""
-        return self._symmetric(x, *self._powers[0])
+        return self._symmetric(x, self.target, self.pointers)
 
     def adjacency_powers(self, x: Tensor) -> list[Tensor]:
-        """Compute A_0 x, ..., A_{J-1} x for node features x, (N, d) each."""
-        return [self._symmetric(x, columns, pointers) for columns, pointers in self._powers]
+        """Compute A_0 x, ..., A_{J-1} x for node features x, (N, d) each.
+
+        A_1 = min(1, A^2) is A applied twice, less the walks back (D - 1 of them on the diagonal) and the few walks
+        between two nodes beyond the first; the higher powers are explicit sparse matrices.
+        """
+        results = [self.adjacency(x)]
+        if self._excess is not None:
+            twice = torch.addcmul(self.adjacency(results[0]), self._returns, x, value=-1)
+            results.append(twice - self._symmetric(x, *self._excess))
+        return results + [self._symmetric(x, *matrix) for matrix in self._high_powers]
 
     @staticmethod
     def _symmetric(x: Tensor, columns: Tensor, pointers: Tensor) -> Tensor:
