@@ -29,16 +29,16 @@ class FiniteLoss(Callback):
             NonFiniteLossError: Naming the step, the epoch, the last good checkpoint, and what to try.
         """
         del pl_module
-        finite = bool(torch.isfinite(loss.detach()).all())
+        finite = own = bool(torch.isfinite(loss.detach()).all())
         if trainer.world_size > 1:
-            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+            finite = trainer.strategy.reduce_boolean_decision(own, all=True)
         if finite:
             return
+        what = "of another rank is not finite" if own else f"is {float(loss.detach()):g}"
         msg = (
-            f"the training loss is {float(loss.detach()):g} at step {trainer.global_step}, epoch "
-            f"{trainer.current_epoch}, on rank {trainer.global_rank}; the weights were not updated. "
-            f"{_last_good(trainer)} Try a smaller learning rate, --trainer.gradient_clip_val 1, or find the operation "
-            "by --trainer.detect_anomaly true."
+            f"the training loss {what} at step {trainer.global_step}, epoch {trainer.current_epoch}; the weights were "
+            f"not updated. {_last_good(trainer)} Try a smaller learning rate or --trainer.gradient_clip_val 1, or find "
+            "the operation by --trainer.detect_anomaly true."
         )
         raise NonFiniteLossError(msg)
 

@@ -49,6 +49,8 @@ class RunDirectoryCallback(Callback):
         if trainer.is_global_zero and not _debugging(trainer):
             self.run.create(self._record(trainer), trains=self.command == "fit")
             self.created = not self.run.resumed
+            for leftover in self.run.checkpoints.glob(".*.tmp"):  # of a kill in the middle of a write
+                leftover.unlink()
         self.run.run_id = trainer.strategy.broadcast(self.run.run_id)
         for logger in trainer.loggers:
             if isinstance(logger, RunCSVLogger | RunWandbLogger):

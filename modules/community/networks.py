@@ -34,7 +34,7 @@ class _HalfLinear(nn.Module):
 
 
 def _mix(terms: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute ``cat(terms) @ weight.t() + bias``, in inference without the copy, which is what a large graph waits for."""
+    """Compute ``cat(terms) @ weight.t() + bias``; in inference without the copy, the slowest part on a large graph."""
     if torch.is_grad_enabled():
         return F.linear(torch.cat(terms, dim=1), weight, bias)
     first, *others = zip(terms, weight.split([term.shape[1] for term in terms], dim=1), strict=True)

@@ -39,7 +39,10 @@ def assert_same_run(a: Path, b: Path) -> None:
 def test_resume_after_failure_equals_uninterrupted(tiny, step):
     assert tiny("fit", "--experiment", "whole") == 0
     assert tiny("fit", "--experiment", "cut", "--model.explode_at", str(step)) == 1
+    leftover = only_run("cut") / "checkpoints" / ".best.ckpt.tmp"
+    leftover.write_bytes(b"half a checkpoint")
     assert tiny("fit", "--experiment", "cut", "--ckpt_path", "last") == 0
+    assert not leftover.exists()
     assert_same_run(only_run("whole"), only_run("cut"))
     # the settings of both starts are kept
     assert "explode_at: -1" in (only_run("cut") / "config.resumed-1.yaml").read_text()
