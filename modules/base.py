@@ -39,8 +39,16 @@ class Task(LightningModule, ABC):
         """Give the scalar training loss of a batch: differentiable, no logging, no side effect."""
 
     @abstractmethod
-    def batch_size(self, batch: Any) -> int:
-        """Count the samples of a batch: the weight of its values in every mean that is logged."""
+    def num_samples(self, batch: Any) -> int:
+        """Count the samples of a batch."""
+
+    def weight(self, batch: Any) -> float:
+        """Give the ``batch_size`` that every ``self.log`` of an epoch's mean takes: the number of samples, as a float.
+
+        Lightning 2.6.6 averages this number over the ranks in its own type, so an integer is truncated where the total
+        is not divisible by the number of ranks, and the mean over the epoch comes out too large.
+        """
+        return float(self.num_samples(batch))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute and log the training loss (``train/loss``)."""
@@ -53,7 +61,7 @@ class Task(LightningModule, ABC):
             on_epoch=True,
             sync_dist=True,
             prog_bar=True,
-            batch_size=self.batch_size(batch),
+            batch_size=self.weight(batch),  # pyright: ignore[reportArgumentType]
         )
         return loss
 

@@ -70,7 +70,7 @@ class CommunityDetection(Task):
         graph, num_graphs = graph_ids(batch)
         return self._graph_losses(self(batch), batch, graph, num_graphs).mean()
 
-    def batch_size(self, batch: Data) -> int:
+    def num_samples(self, batch: Data) -> int:
         """Count the graphs of a batch."""
         return graph_ids(batch)[1]
 
@@ -115,4 +115,4 @@ class CommunityDetection(Task):
             f"{stage}/accuracy": accuracy,
             f"{stage}/overlap": overlap(accuracy, self.num_classes),
         }
-        self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=num_graphs)
+        self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=self.weight(batch))  # pyright: ignore[reportArgumentType]

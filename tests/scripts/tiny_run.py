@@ -36,7 +36,7 @@ class TinyTask(Task):
     def forward(self, x):
         return self.net(x)
 
-    def batch_size(self, batch):
+    def num_samples(self, batch):
         return len(batch[0])
 
     def loss(self, batch):
