@@ -49,10 +49,10 @@ class TinyTask(Task):
         return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch, batch_idx):
-        self.log("val/loss", self.loss(batch), batch_size=len(batch[0]), sync_dist=True)
+        self.log("val/loss", self.loss(batch), batch_size=float(len(batch[0])), sync_dist=True)
 
     def test_step(self, batch, batch_idx):
-        self.log("test/loss", self.loss(batch), batch_size=len(batch[0]), sync_dist=True)
+        self.log("test/loss", self.loss(batch), batch_size=float(len(batch[0])), sync_dist=True)
 
     def predict_step(self, batch, batch_idx):
         return self(batch[0])
