@@ -34,6 +34,10 @@ COMMANDS = ("fit", "validate", "test", "predict")
 RUN_ARGUMENTS = ("config", "run_id", "ckpt_path")
 
 
+#: Errors are raised, to become one line; a shortened option is a typo: it would start a long run with another meaning.
+_PARSER = {"exit_on_error": False, "allow_abbrev": False}
+
+
 class TheodoliteCLI(LightningCLI):
     """Parse, build and run one command.
 
@@ -56,8 +60,8 @@ class TheodoliteCLI(LightningCLI):
             auto_configure_optimizers=False,  # a task takes its optimizer as an argument
             parser_kwargs={
                 "prog": "theodolite",
-                "exit_on_error": False,
-                **{command: {"exit_on_error": False} for command in COMMANDS},
+                **_PARSER,
+                **{command: _PARSER for command in COMMANDS},
             },
             args=self._arguments,
         )

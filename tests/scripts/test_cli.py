@@ -78,6 +78,7 @@ def test_fit_help_lists_the_run_arguments(capsys):
         (["--model.optimizer.lrr", "3"], ["model.optimizer", "Adamax has no option 'lrr'", "lr"]),
         (["--model.optimizer.lr", "-3"], ["learning rate", "-3"]),
         (["--model.num_classes", "4"], ["model.num_classes is 4", "num_classes=3"]),
+        (["--trainer.max_epoch", "3"], ["unrecognized", "--trainer.max_epoch"]),
         (["--data.structure", "assoc"], ["data.structure", "'associative', 'disassociative'", "assoc"]),
         (["--data.num_nodes", "many"], ["data.num_nodes", "int", "many"]),
         (["--data.pairs", "[[-5, 1]]"], ["-5"]),
