@@ -90,7 +90,7 @@ def _section(name: str, rows: Sequence[Entry]) -> str:
                 number(row["measured"], row["stderr"]),
                 row.get("target", ""),
                 row.get("verdict", ""),
-                number(row["seconds"]).partition(".")[0],
+                f"{row['seconds']:.0f}",
             ]
             for row in rows
         ],
