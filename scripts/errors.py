@@ -15,6 +15,13 @@ _NOISE = re.compile(
     r"|Not a valid subclass|Subclass types expect|a class path \(str\)|a dict with"
 )
 
+#: Reports of others that name the fault but not the way out, by their first words.
+_REMEDIES = {
+    "unrecognized arguments": "; `theodolite fit --help` and the like list the options.",
+    "Invalid learning rate": "; lr of the optimizer must be >= 0, e.g. --model.optimizer.lr 0.001.",
+    "optimizer got an empty parameter list": ": the network has nothing to train; run it by `theodolite test`.",
+}
+
 
 class UserError(Exception):
     """A wrong command, setting or file: printed as one line, without a traceback."""
@@ -37,14 +44,16 @@ def one_line(message: str) -> str:
     r"""Shorten an error message to one line that names the field, the value and what is allowed.
 
     jsonargparse reports a wrong value as a tree of the types it tried; this keeps the path of keys and classes, and the
-    leaves that say what is wrong. Any other message only loses its line breaks.
+    leaves that say what is wrong. Any other message loses its line breaks, and a few get the remedy they lack.
 
     Example:
         >>> one_line("Parser key \"a\":\n  Errors:\n    - Expected a <class 'int'>\n  Given value: x")
         'a: expected int, given x'
     """
     if "Parser key" not in message and "Subtypes: " not in message:
-        return " ".join(message.split())
+        text = " ".join(message.split())
+        remedy = next((remedy for start, remedy in _REMEDIES.items() if text.startswith(start)), "")
+        return text + remedy
     keys: list[str] = []
     owner = base = given = ""
     leaves: list[str] = []
