@@ -46,7 +46,8 @@ class GraphFileDataModule(LightningDataModule):
 
     Example:
         ``theodolite predict --config runs/.../config.yaml --ckpt_path best --data GraphFileDataModule --data.path
-        mine.csv --data.num_classes 2`` writes ``predictions/communities.csv``.
+        mine.csv --data.num_classes 2 --trainer.callbacks CommunityWriter`` writes ``predictions/communities.csv``;
+        without that callback nothing is written.
     """
 
     def __init__(self, path: str, num_classes: int, format: Format = "auto") -> None:
