@@ -45,7 +45,7 @@ class BaselineComparison(Callback):
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
 
     Raises:
-        ValueError: If ``every_n_epochs`` is negative.
+        ValueError: If ``metric`` is another, or ``every_n_epochs`` negative.
     """
 
     def __init__(
@@ -55,6 +55,9 @@ class BaselineComparison(Callback):
         group_by: str | None = "snr",
         every_n_epochs: int = 0,
     ) -> None:
+        if metric not in ("overlap", "accuracy"):
+            msg = f"BaselineComparison(metric={metric!r}): metric must be 'overlap' or 'accuracy'."
+            raise ValueError(msg)
         if every_n_epochs < 0:
             msg = f"BaselineComparison(every_n_epochs={every_n_epochs}): give 0 (never within fit) or more."
             raise ValueError(msg)

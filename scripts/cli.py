@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 # imported so that configurations can name the classes without their packages
 from .. import callbacks, datamodules, modules  # noqa: F401
-from ..callbacks import FiniteLoss
+from ..callbacks import CommunityWriter, FiniteLoss
 from ..modules import community  # noqa: F401
 from .checkpointing import AtomicCheckpointIO, check_checkpoint, default_checkpoints
 from .links import ModelInstantiator, check_links, link
@@ -61,7 +61,7 @@ class TheodoliteCLI(LightningCLI):
             parser_kwargs={
                 "prog": "theodolite",
                 **_PARSER,
-                **{command: _PARSER for command in COMMANDS},
+                **dict.fromkeys(COMMANDS, _PARSER),
             },
             args=self._arguments,
         )
@@ -137,11 +137,12 @@ class TheodoliteCLI(LightningCLI):
             msg = "--ckpt_path best: training goes on from last, in the same run, or from a file, in a new one."
             raise ValueError(msg)
         if ckpt_path in {"last", "best"}:
-            run = find_run(experiment.parent, experiment.name)
+            run = _run_of_config(self._arguments) or find_run(experiment.parent, experiment.name)
             path = last_checkpoint(run) if ckpt_path == "last" else best_checkpoint(run)
             if path is None:
                 msg = f"--ckpt_path last: {run} was stopped before its first checkpoint."
                 raise FileNotFoundError(msg)
+            rank_zero_info(f"--ckpt_path {ckpt_path}: {path}")
             return path
         return Path(ckpt_path) if ckpt_path else None
 
@@ -219,7 +220,10 @@ class TheodoliteCLI(LightningCLI):
         if self.trainer.state.status == TrainerStatus.FINISHED and self.config.fit.test_after_fit:
             if getattr(self.trainer, "fast_dev_run", False):
                 return
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=self._tested_checkpoint())
+            # The metrics are in metrics.csv and in our callbacks' own tables; Lightning's would cut long keys.
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=self._tested_checkpoint(), verbose=False
+            )
 
     def _tested_checkpoint(self) -> str | None:
         """Give the best checkpoint of the run, or the last one where nothing is monitored."""
@@ -245,6 +249,12 @@ class TheodoliteCLI(LightningCLI):
                 f"theodolite {command} without --ckpt_path uses the model's initial weights; "
                 "for the trained ones give --ckpt_path best, last or a file."
             )
+        configured = _as_list(self._get(self.config_init, "trainer").callbacks)
+        if command == "predict" and not any(isinstance(c, CommunityWriter | BasePredictionWriter) for c in configured):
+            rank_zero_warn(
+                "theodolite predict has no callback that writes the predictions; "
+                "for communities of nodes add --trainer.callbacks+=CommunityWriter."
+            )
         getattr(self.trainer, command)(**{**kwargs, "ckpt_path": self.ckpt_path})
 
     def resume_command(self) -> str:
@@ -260,14 +270,26 @@ class TheodoliteCLI(LightningCLI):
         return shlex.join(["theodolite", *words, "--run_id", self.run.run_id, "--ckpt_path", "last"])
 
 
+def _run_of_config(arguments: Sequence[str]) -> Path | None:
+    """Give the run directory whose ``config.yaml`` was given: its checkpoints are meant, not those of a newer run."""
+    path = _config_file(arguments)
+    return path.parent if path is not None and (path.parent / "checkpoints").is_dir() else None
+
+
 def _config_stem(arguments: Sequence[str]) -> str | None:
     """Give the name of the first configuration file."""
+    path = _config_file(arguments)
+    return path.stem if path is not None else None
+
+
+def _config_file(arguments: Sequence[str]) -> Path | None:
+    """Give the first configuration file."""
     for i, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option in {"-c", "--config"}:
             name = value if equals else (arguments[i + 1] if i + 1 < len(arguments) else "")
             if Path(name).is_file():
-                return Path(name).stem
+                return Path(name)
     return None
 
 

@@ -30,6 +30,14 @@ def check_links(model: Namespace, data: LightningDataModule | None) -> None:
     Raises:
         ValueError: Naming the field.
     """
+    symmetry = getattr(data, "label_permutations", None)
+    takes = "label_permutations" in inspect.signature(load_class(model.class_path)).parameters
+    if symmetry is not None and takes and model.init_args.get("label_permutations") != symmetry:
+        msg = (
+            f"model.label_permutations is {model.init_args.get('label_permutations')}, but these labels may only "
+            f"be renamed by {symmetry}: give --model.label_permutations '{symmetry}'."
+        )
+        raise ValueError(msg)
     linked = getattr(data, "num_classes", None)
     for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
         if not isinstance(part, Namespace) or linked is None:

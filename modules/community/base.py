@@ -18,9 +18,6 @@ class NodeNetwork(nn.Module, ABC):
         ValueError: If ``num_classes`` is below 2.
     """
 
-    #: Whether there is something to fit; baselines say no and can be tested without a checkpoint.
-    trainable: bool = True
-
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:

@@ -139,8 +139,6 @@ class BeliefPropagation(NodeNetwork):
         ValueError: If an argument is out of range, or ``graph.probs`` is for another number of communities.
     """
 
-    trainable = False
-
     def __init__(
         self,
         num_classes: int,

@@ -17,8 +17,6 @@ class RandomLabels(NodeNetwork):
         seed: The labels are a pure function of (seed, sample number), so every rank and batch size draws the same.
     """
 
-    trainable = False
-
     def __init__(self, num_classes: int, seed: int = 0) -> None:
         super().__init__(num_classes)
         self.seed = seed
@@ -41,8 +39,6 @@ class SingleLabel(NodeNetwork):
     Raises:
         ValueError: If ``label`` is out of range.
     """
-
-    trainable = False
 
     def __init__(self, num_classes: int, label: int = 0) -> None:
         super().__init__(num_classes)

@@ -162,8 +162,6 @@ class ClusteringBaseline(NodeNetwork):
         ValueError: If ``num_classes`` is below 2 or ``structure`` is unknown.
     """
 
-    trainable = False
-
     def __init__(self, num_classes: int, structure: Structure = "auto", seed: int = 0) -> None:
         super().__init__(num_classes)
         if structure not in get_args(Structure):

@@ -59,7 +59,6 @@ class CommunityDetection(Task):
         self.network = network
         self.num_classes = num_classes
         self.label_permutations = label_permutations
-        # A baseline has nothing to train, yet Lightning's DDP and checkpoints work on any module as it is.
 
     def forward(self, x: Data) -> Tensor:
         """Score the nodes of a batch of graphs, (N, k)."""

@@ -126,6 +126,8 @@ def test_standard_error_of_one_row_is_zero():
 
 
 def test_bad_arguments_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="metric='acc'"):
+        BaselineComparison(metric="acc")
     with pytest.raises(ValueError, match="every_n_epochs=-1"):
         BaselineComparison(every_n_epochs=-1)
     with pytest.raises(ValueError, match="no such attribute"):

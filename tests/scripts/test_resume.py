@@ -53,6 +53,7 @@ def test_resume_after_sigkill_equals_uninterrupted(tiny):
     options = ["--trainer.max_epochs", "8"]
     command = [sys.executable, "-m", "theodolite.scripts.main", "fit", "--config", "tiny.yaml", *options]
     environment = {**os.environ, "TINY_STEP_SECONDS": "0.05"}
+    environment.pop("WANDB_SERVICE", None)  # another start has a W&B process of its own
     child = subprocess.Popen(
         [*command, "--experiment", "cut"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

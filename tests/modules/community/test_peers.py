@@ -51,7 +51,6 @@ def test_batch_gives_what_single_graphs_give(peer: type, training: bool) -> None
 def test_gradients_reach_every_parameter(peer: type) -> None:
     torch.manual_seed(0)
     network = peer(2, width=8, depth=3)
-    assert network.trainable
     network(graph_of(nx.gnm_random_graph(30, 70, seed=0))).log_softmax(1)[:, 0].sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
 
