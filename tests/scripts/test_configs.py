@@ -77,7 +77,10 @@ def test_prediction_config_labels_a_users_graph(tmp_path, capsys):
     )
     words = ["predict", "--config", str(CONFIGS / "community/predict.yaml"), "--runs_dir", str(tmp_path / "runs")]
     words += ["--data.path", str(tmp_path / "graph.gml"), "--trainer.accelerator", "cpu", "--wandb", "disabled"]
-    assert main([*words, "--trainer.enable_progress_bar", "false"]) == 0
+    words += ["--trainer.enable_progress_bar", "false"]
+    with pytest.warns(UserWarning, match="no callback that writes the predictions"):
+        assert main([*words, "--trainer.callbacks", "null"]) == 0
+    assert main(words) == 0
     (path,) = (tmp_path / "runs").rglob("communities.csv")
     with path.open() as file:
         rows = list(csv.DictReader(file))
@@ -86,6 +89,14 @@ def test_prediction_config_labels_a_users_graph(tmp_path, capsys):
     assert len(set(labels[:6])) == len(set(labels[6:])) == 1
     assert labels[0] != labels[6]
     assert "communities.csv" in capsys.readouterr().out
+
+
+def test_symmetry_that_is_not_the_datas_is_refused(data_dir, tmp_path, capsys):
+    words = ["fit", "--config", str(CONFIGS / "community/snap_dblp.yaml"), "--runs_dir", str(tmp_path / "runs")]
+    words += ["--data.data_dir", str(data_dir / "graphs"), "--model.label_permutations", "null", "--wandb", "disabled"]
+    assert main(words) == 2
+    assert "model.label_permutations is None" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_every_config_says_what_it_shows_its_source_and_its_minutes():

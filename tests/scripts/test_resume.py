@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from theodolite.scripts.main import main
+
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
@@ -116,6 +118,15 @@ def test_test_run_takes_the_best_checkpoint_of_the_newest_training_run(tiny):
     assert tested == trained[-1:] != [""]
     # a test run is not one to resume
     assert tiny("test", "--ckpt_path", "last") == 0
+
+
+def test_config_of_a_run_means_that_runs_checkpoint(tiny):
+    assert tiny("fit", "--run_id", "older", "--test_after_fit", "true") == 0
+    assert tiny("fit", "--run_id", "newer", "--seed_everything", "5") == 0
+    words = ["test", "--config", "runs/tiny/older/config.yaml", "--run_id", "tested", "--wandb", "disabled"]
+    assert main([*words, "--ckpt_path", "best"]) == 0
+    tested, trained = (column(Path("runs", "tiny", run_id), "test/loss") for run_id in ("tested", "older"))
+    assert tested == trained[-1:] != [""]
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
