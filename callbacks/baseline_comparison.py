@@ -174,7 +174,7 @@ class BaselineComparison(Callback):
             records.append([*first, len(values), *means.tolist(), *errors.tolist()])
         columns = [*header, *(f"{method} standard error" for method in methods)]
         log_table(trainer, f"{stage}/comparison", columns, records)
-        console = Console()
+        console = Console(width=max(Console().width, 100))  # a pipe counts as 80 columns, which breaks the numbers
         console.print(table)
         console.print(f"Run directory: {run_directory(trainer)}", soft_wrap=True)
         if label and len(groups) > 1:

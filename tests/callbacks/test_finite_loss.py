@@ -3,6 +3,8 @@
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.demos.boring_classes import BoringModel
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from theodolite.callbacks import FiniteLoss, NonFiniteLossError
@@ -52,3 +54,18 @@ def test_finite_loss_is_let_through(tmp_path):
     module = Explodes(1e30)
     fit(module, tmp_path, [FiniteLoss()])
     assert len(module.seen) == 4
+
+
+@pytest.mark.ddp
+@pytest.mark.timeout(600)  # two processes that import torch, on a busy machine
+def test_a_bad_loss_on_one_rank_stops_both(tmp_path):
+    """Rank one alone sees a NaN; if rank zero went on, it would wait for the other's gradients for ever."""
+    data = torch.ones(4, 32)
+    data[1] = torch.nan
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, callbacks=[FiniteLoss()],
+        default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        limit_val_batches=0,
+    )  # fmt: skip
+    with pytest.raises(ProcessRaisedException, match=r"NonFiniteLossError: the training loss .* at step 0, epoch 0"):
+        trainer.fit(BoringModel(), DataLoader(data, batch_size=1))
