@@ -72,7 +72,7 @@ def run() -> list[dict[str, Any]]:
         words += ["--test_after_fit", "false", "--trainer.max_epochs", str(_EPOCHS), "--trainer.limit_val_batches", "0"]
         words += ["--trainer.gradient_clip_val", str(_CLIP), "--model.init_args.lr_scheduler", "null"]
         words += ["--model.init_args.optimizer", "torch.optim.Adamax"]
-        words += ["--model.init_args.optimizer.init_args.lr", str(_RATE), "--data.init_args.train_graphs", "120"]
+        words += ["--model.init_args.optimizer.init_args.lr", str(_RATE)]
         words += ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
         cli = TheodoliteCLI(words)
         epochs = _BareEpochs(cli.datamodule)
