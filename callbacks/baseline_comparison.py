@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib.pyplot as plt
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -18,6 +16,9 @@ from torch_geometric.data import Data
 from ..modules.community.base import NodeNetwork, graph_ids
 from ..modules.community.metrics import node_accuracy, overlap
 from .media import log_figure, log_table, run_directory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The Kesten-Stigum threshold: no polynomial algorithm is known to detect communities below this SNR.
 _THRESHOLD = 1.0
@@ -178,9 +179,7 @@ class BaselineComparison(Callback):
         console.print(table)
         console.print(f"Run directory: {run_directory(trainer)}", soft_wrap=True)
         if label and len(groups) > 1:
-            figure = draw_comparison(groups, methods, label, self.metric)
-            path = log_figure(trainer, f"{stage}/comparison", figure)
-            plt.close(figure)
+            path = log_figure(trainer, f"{stage}/comparison", draw_comparison(groups, methods, label, self.metric))
             console.print(f"Figure: {path}", soft_wrap=True)
 
 
@@ -211,7 +210,9 @@ def gather_rows(rows: Tensor) -> Tensor:
     return rows[~repeated]
 
 
-def draw_comparison(groups: Sequence[tuple[float, Tensor]], methods: Sequence[str], label: str, metric: str) -> Figure:
+def draw_comparison(
+    groups: Sequence[tuple[float, Tensor]], methods: Sequence[str], label: str, metric: str
+) -> "Figure":
     """Draw one curve a method with standard errors, and the detectability threshold where the axis is the SNR.
 
     Args:
@@ -221,11 +222,14 @@ def draw_comparison(groups: Sequence[tuple[float, Tensor]], methods: Sequence[st
         metric: Name of the values.
 
     Returns:
-        The figure; the caller closes it.
+        The figure, which no global state of matplotlib knows.
     """
+    from matplotlib.figure import Figure  # half a second that commands which draw nothing need not wait for
+
     positions = [group for group, _ in groups]
     statistics = [mean_and_standard_error(values) for _, values in groups]
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
     for column, method in enumerate(methods):
         means = [float(mean[column]) for mean, _ in statistics]
         errors = [float(error[column]) for _, error in statistics]

@@ -4,12 +4,14 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run_directory(trainer: Trainer) -> Path:
@@ -24,13 +26,13 @@ def run_directory(trainer: Trainer) -> Path:
 
 
 @rank_zero_only
-def log_figure(trainer: Trainer, key: str, figure: Figure) -> Path | None:
+def log_figure(trainer: Trainer, key: str, figure: "Figure") -> Path | None:
     """Save a figure as ``figures/<key>.png`` in the run directory and send it to every W&B logger.
 
     Args:
         trainer: Its loggers decide where the picture goes.
         key: Metric key, e.g. ``test/overlap_curve``; a slash becomes a folder of the file's path.
-        figure: The picture; the caller closes it.
+        figure: The picture; one made by pyplot is closed by the caller.
 
     Returns:
         The file written, or ``None`` on other ranks, or where it could not be written (a warning says so: a full disk
