@@ -196,7 +196,9 @@ def test_evaluation_without_a_checkpoint_says_so(tiny):
         assert tiny("validate") == 0
     assert len(list(Path("runs/tiny").iterdir())) == 1
     assert tiny("fit") == 0
-    assert tiny("predict", "--ckpt_path", "last") == 0
+    with pytest.warns(UserWarning, match="no callback that writes the predictions") as warned:
+        assert tiny("predict", "--ckpt_path", "last") == 0
+    assert not any("initial weights" in str(warning.message) for warning in warned)
 
 
 def test_checkpoint_of_another_model_is_one_line(tiny, capsys):

@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,23 +48,29 @@ def test_metrics_file_continues_after_a_kill_in_the_middle_of_a_row(tmp_path):
     assert path.read_text() == "epoch,step,loss\n0,3,1.0\n0,5,0.5\n1,7,0.25\n"
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """Let no file grow beyond 2 kB: the system then refuses to write, as on a full disk."""
+    """Let no file grow beyond 2 kB: the system then refuses to write, as on a full disk.
+
+    For single calls, not for a whole test: pytest's own output may go to a file too.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_full_disk_keeps_the_checkpoint_before_and_warns_once(tmp_path, full_disk):
+def test_full_disk_keeps_the_checkpoint_before_and_warns_once(tmp_path):
     io = AtomicCheckpointIO()
     path = tmp_path / "checkpoints" / "last.ckpt"
     io.save_checkpoint({"state_dict": {"w": torch.ones(2)}}, path)
     big = {"state_dict": {"w": torch.zeros(100_000)}}
-    with pytest.warns(UserWarning, match=r"last\.ckpt could not be written.*[Tt]raining goes on"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt could not be written.*[Tt]raining goes on"), full_disk():
         io.save_checkpoint(big, path)
-    io.save_checkpoint(big, path)  # not again: warnings are errors here
+    with full_disk():
+        io.save_checkpoint(big, path)  # not again: warnings are errors here
     io.remove_checkpoint(path)  # nothing took its place
     assert torch.equal(io.load_checkpoint(path)["state_dict"]["w"], torch.ones(2))
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
@@ -73,13 +80,8 @@ def test_full_disk_keeps_metrics_for_later(tmp_path):
     file = MetricsFile()
     file.open(tmp_path / "metrics.csv")
     file.log_metrics({f"key_{i}": i for i in range(500)}, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
-    try:
-        with pytest.warns(UserWarning, match="metrics.csv could not be written"):
-            file.save()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.warns(UserWarning, match="metrics.csv could not be written"), full_disk():
+        file.save()
     file.log_metrics({"key_0": 7}, 2)
     file.save()
     assert [row["key_0"] for row in rows(tmp_path / "metrics.csv")] == ["0", "7"]
