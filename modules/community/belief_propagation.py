@@ -15,9 +15,9 @@ from .block_model import (
     free_energy,
     learn_parameters,
     occupation_numbers,
-    reverse_edges,
     sweep_messages,
 )
+from .operators import reverse_edges
 
 #: Passes between two checks of convergence (and, when learning, between two parameter updates).
 CHECK_EVERY = 10

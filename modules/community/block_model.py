@@ -77,11 +77,6 @@ class Sweep(NamedTuple):
     totals: Tensor
 
 
-def reverse_edges(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Give the position of (j, i) for every edge (i, j) of a symmetric, sorted ``edge_index`` (2, E); (E,) int64."""
-    return (edge_index[1] * num_nodes + edge_index[0]).argsort()
-
-
 def sum_by(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Add up the columns of ``values`` (k, M) that share an index (M,) in [0, size); gives (k, size)."""
     return values.new_zeros(values.shape[0], size).index_add_(1, index, values)

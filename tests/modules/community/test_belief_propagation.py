@@ -15,9 +15,9 @@ from theodolite.modules.community.block_model import (
     free_energy,
     learn_parameters,
     occupation_numbers,
-    reverse_edges,
     sweep_messages,
 )
+from theodolite.modules.community.operators import reverse_edges
 
 
 def edges_of(graph: nx.Graph) -> torch.Tensor:
