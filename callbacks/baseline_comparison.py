@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ..modules.community.base import NodeNetwork, graph_ids
+from ..modules.community.base import NodeNetwork
 from ..modules.community.metrics import node_accuracy, overlap
+from ..modules.graph_operators import graph_ids
 from .media import log_figure, log_table, run_directory
 
 if TYPE_CHECKING:

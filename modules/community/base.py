@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from ..graph_operators import graph_ids
+
 
 class NodeNetwork(nn.Module, ABC):
     """Anything that gives every node of a graph one real score a community.
@@ -36,15 +38,6 @@ class NodeNetwork(nn.Module, ABC):
         Returns:
             Real scores, (N, num_classes); their softmax is the probability of each community.
         """
-
-
-def graph_ids(graph: Data) -> tuple[Tensor, int]:
-    """Give the graph number of every node, (N,) int64, and the number of graphs."""
-    num_nodes = int(graph.num_nodes or 0)
-    batch = getattr(graph, "batch", None)
-    if batch is None:
-        return torch.zeros(num_nodes, dtype=torch.long, device=graph.edge_index.device), 1  # pyright: ignore[reportOptionalMemberAccess]
-    return batch, int(graph.num_graphs)
 
 
 def node_noise(graph: Data, columns: int, seed: int = 0) -> Tensor:

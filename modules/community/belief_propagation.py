@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from .base import NodeNetwork, graph_ids
+from ..graph_operators import graph_ids, reverse_edges
+from .base import NodeNetwork
 from .block_model import (
     BlockModelProblem,
     free_energy,
@@ -17,7 +18,6 @@ from .block_model import (
     occupation_numbers,
     sweep_messages,
 )
-from .operators import reverse_edges
 
 #: Passes between two checks of convergence (and, when learning, between two parameter updates).
 CHECK_EVERY = 10

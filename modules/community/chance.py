@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from .base import NodeNetwork, graph_ids, node_noise
+from ..graph_operators import graph_ids
+from .base import NodeNetwork, node_noise
 
 
 class RandomLabels(NodeNetwork):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from .base import NodeNetwork, graph_ids
+from ..graph_operators import graph_ids
+from .base import NodeNetwork
 
 #: Whether communities have more edges inside or between; ``auto`` finds out from ``graph.probs`` or the spectrum.
 Structure = Literal["auto", "associative", "disassociative"]

@@ -7,63 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from ..graph_layers import HalfLinear, NodeLayer
+from ..graph_operators import GraphOperators
 from .base import NodeNetwork, node_noise
-from .operators import GraphOperators, Segments, half_relu_normalize
-
-
-class _HalfLinear(nn.Module):
-    """Two-halves activation and per-graph normalisation: ReLU on the first half of the columns, nothing on the rest.
-
-    The linear half lets a stack of layers do exact power iteration; the normalisation removes the constant vector and
-    keeps the scale.
-
-    Args:
-        width: Number of features d, even.
-        linear: Leave out the ReLU of the first half too (the paper's "LGNN linear").
-    """
-
-    def __init__(self, width: int, *, linear: bool) -> None:
-        super().__init__()
-        self.linear = linear
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, z: Tensor, segments: Segments) -> Tensor:
-        rectified = 0 if self.linear else z.shape[1] // 2
-        return half_relu_normalize(z, self.weight, self.bias, segments, rectified)
-
-
-def _mix(terms: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute ``cat(terms) @ weight.t() + bias``; in inference without the copy, the slowest part on a large graph."""
-    if torch.is_grad_enabled():
-        return F.linear(torch.cat(terms, dim=1), weight, bias)
-    first, *others = zip(terms, weight.split([term.shape[1] for term in terms], dim=1), strict=True)
-    result = F.linear(*first, bias)
-    for term, part in others:
-        result.addmm_(term, part.t())
-    return result
-
-
-class _NodeLayer(nn.Module):
-    """One sum over the node operators I, D, A_0 .. A_{J-1}, and P_m and P_d where there are edge features.
-
-    Args:
-        in_features: Node features d.
-        out_features: Features d' of the result.
-        power: J.
-        edge_features: Features of the directed edges; 0 for a network on nodes alone.
-    """
-
-    def __init__(self, in_features: int, out_features: int, power: int, edge_features: int = 0) -> None:
-        super().__init__()
-        self.mix = nn.Linear((2 + power) * in_features + 2 * edge_features, out_features)
-
-    def forward(self, operators: GraphOperators, x: Tensor, sums: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        terms = [x, operators.degree * x, *operators.adjacency_powers(x)]
-        if sums is not None:
-            outgoing, incoming = sums
-            terms += [outgoing + incoming, outgoing - incoming]
-        return _mix(terms, self.mix.weight, self.mix.bias)
 
 
 class _EdgeLayer(nn.Module):
@@ -175,9 +121,9 @@ class GNN(NodeNetwork):
         self.power = power
         self.random_features = random_features
         features = [1 + random_features, *[width] * depth]
-        self.layers = nn.ModuleList(_NodeLayer(a, b, power) for a, b in pairwise(features))
-        self.activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
-        self.output = _NodeLayer(width, num_classes, power)
+        self.layers = nn.ModuleList(NodeLayer(a, b, power) for a, b in pairwise(features))
+        self.activations = nn.ModuleList(HalfLinear(width, linear=linear) for _ in range(depth))
+        self.output = NodeLayer(width, num_classes, power)
 
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
@@ -229,13 +175,13 @@ class LGNN(NodeNetwork):
         self.random_features = random_features
         node_features, edge_features = [1 + random_features, *[width] * depth], [1, *[width] * depth]
         self.node_layers = nn.ModuleList(
-            _NodeLayer(a, width, power, edge_features=b)
+            NodeLayer(a, width, power, extra_features=2 * b)
             for a, b in zip(node_features[:-1], edge_features[:-1], strict=True)
         )
         self.edge_layers = nn.ModuleList(_EdgeLayer(b, width, width, power) for b in edge_features[:-1])
-        self.node_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
-        self.edge_activations = nn.ModuleList(_HalfLinear(width, linear=linear) for _ in range(depth))
-        self.output = _NodeLayer(width, num_classes, power, edge_features=width)
+        self.node_activations = nn.ModuleList(HalfLinear(width, linear=linear) for _ in range(depth))
+        self.edge_activations = nn.ModuleList(HalfLinear(width, linear=linear) for _ in range(depth))
+        self.output = NodeLayer(width, num_classes, power, extra_features=2 * width)
 
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
@@ -244,9 +190,15 @@ class LGNN(NodeNetwork):
         layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
         for node_layer, edge_layer, node_activation, edge_activation in layers:
             terms, sums = self._edge_terms(operators, y)
-            x = node_activation(node_layer(operators, x, sums), operators.nodes)
+            x = node_activation(node_layer(operators, x, *self._node_terms(sums)), operators.nodes)
             y = edge_activation(edge_layer(operators, y, terms, x, sums), operators.edges)
-        return self.output(operators, x, self._edge_terms(operators, y)[1])
+        return self.output(operators, x, *self._node_terms(self._edge_terms(operators, y)[1]))
+
+    @staticmethod
+    def _node_terms(sums: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Give P_m y = S y + T y and P_d y = S y - T y, (N, d) each."""
+        outgoing, incoming = sums
+        return outgoing + incoming, outgoing - incoming
 
     @staticmethod
     def _edge_terms(operators: GraphOperators, y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

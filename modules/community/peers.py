@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GINConv, InstanceNorm
 
-from .base import NodeNetwork, graph_ids
+from ..graph_operators import graph_ids
+from .base import NodeNetwork
 
 
 class _Peer(NodeNetwork):

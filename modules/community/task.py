@@ -8,7 +8,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from ..base import Task
-from .base import NodeNetwork, graph_ids
+from ..graph_operators import graph_ids
+from .base import NodeNetwork
 from .metrics import assignment_loss, node_accuracy, overlap
 
 

@@ -114,7 +114,7 @@ def test_linear_layer_contains_the_bethe_hessian():
         layer.mix.bias.zero_()
         for column, value in ((0, r**2 - 1), (2, 1.0), (4, -r)):
             layer.mix.weight[0, column] = value
-    from theodolite.modules.community.operators import GraphOperators
+    from theodolite.modules.graph_operators import GraphOperators
 
     x = torch.randn(20, 2, dtype=torch.float64)
     adjacency = torch.zeros(20, 20, dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from theodolite.datamodules.sbm import sample_sbm
-from theodolite.modules.community.operators import (
+from theodolite.modules.graph_operators import (
     GraphOperators,
     Segments,
     clipped_square,

@@ -18,9 +18,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
-from .base import graph_ids
-
 Map = Callable[[Tensor], Tensor]
+
+
+def graph_ids(graph: Data) -> tuple[Tensor, int]:
+    """Give the graph number of every node, (N,) int64, and the number of graphs."""
+    num_nodes = int(graph.num_nodes or 0)
+    batch = getattr(graph, "batch", None)
+    if batch is None:
+        return torch.zeros(num_nodes, dtype=torch.long, device=graph.edge_index.device), 1  # pyright: ignore[reportOptionalMemberAccess]
+    return batch, int(graph.num_graphs)
 
 
 class _LinearMap(torch.autograd.Function):
