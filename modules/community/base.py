@@ -39,6 +39,17 @@ class NodeNetwork(nn.Module, ABC):
             Real scores, (N, num_classes); their softmax is the probability of each community.
         """
 
+    def readouts(self, graph: Data) -> list[Tensor]:
+        """Give the scores that training compares with the labels: those of :meth:`forward`, the last, and any before.
+
+        Args:
+            graph: As for :meth:`forward`.
+
+        Returns:
+            At least one tensor of scores, (N, num_classes) each.
+        """
+        return [self(graph)]
+
 
 def node_noise(graph: Data, columns: int, seed: int = 0) -> Tensor:
     """Draw standard normal noise for every node, a pure function of (seed, sample number) for each graph.

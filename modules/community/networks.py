@@ -1,5 +1,6 @@
 """The graph networks of Chen, Li and Bruna, on nodes (GNN) and on nodes and directed edges together (LGNN)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -64,7 +65,7 @@ def _node_inputs(graph: Data, operators: GraphOperators, random_features: int) -
     return torch.cat([operators.degree, noise], dim=1)
 
 
-def _check_sizes(name: str, width: int, depth: int, power: int, random_features: int) -> None:
+def _check_sizes(name: str, width: int, depth: int, power: int, random_features: int, readout_every: int) -> None:
     if width < 2 or width % 2:
         msg = f"{name}(width={width}): width must be even and at least 2, since half of the features pass a ReLU."
         raise ValueError(msg)
@@ -77,6 +78,14 @@ def _check_sizes(name: str, width: int, depth: int, power: int, random_features:
     if random_features < 0:
         msg = f"{name}(random_features={random_features}): random_features must be 0 (the paper's network) or more."
         raise ValueError(msg)
+    if readout_every < 0:
+        msg = f"{name}(readout_every={readout_every}): readout_every must be 0 (the paper's training) or more layers."
+        raise ValueError(msg)
+
+
+def _places(depth: int, every: int) -> Sequence[int]:
+    """Give the hidden layers, from 1, after which to read out on the way."""
+    return range(every, depth, every) if every else []
 
 
 class GNN(NodeNetwork):
@@ -100,6 +109,8 @@ class GNN(NodeNetwork):
         random_features: Standard normal input features beside the degree, drawn anew for each graph but always the
             same for one sample number. From the degree alone the linear part of the network can follow one direction
             of the k - 1 that hold k > 2 communities; the paper has none (0). The output is then equivariant in law.
+        readout_every: In training apply the output layer also after every so many hidden layers (deep supervision);
+            0, as in the paper, for the end alone. The output does not depend on it.
         linear: Leave out the ReLU.
 
     Raises:
@@ -113,11 +124,13 @@ class GNN(NodeNetwork):
         depth: int = 30,
         power: int = 2,
         random_features: int = 0,
+        readout_every: int = 0,
         *,
         linear: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        _check_sizes(type(self).__name__, width, depth, power, random_features)
+        _check_sizes(type(self).__name__, width, depth, power, random_features, readout_every)
+        self.readout_every = readout_every
         self.power = power
         self.random_features = random_features
         features = [1 + random_features, *[width] * depth]
@@ -127,11 +140,21 @@ class GNN(NodeNetwork):
 
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
+        return self._scores(graph, [])[-1]
+
+    def readouts(self, graph: Data) -> list[Tensor]:
+        """Score the nodes after every ``readout_every`` layers and at the end, see :meth:`NodeNetwork.readouts`."""
+        return self._scores(graph, _places(len(self.layers), self.readout_every))
+
+    def _scores(self, graph: Data, places: Sequence[int]) -> list[Tensor]:
         operators = GraphOperators(graph, self.power, dtype=self.output.mix.weight.dtype)
         x = _node_inputs(graph, operators, self.random_features)
-        for layer, activation in zip(self.layers, self.activations, strict=True):
+        scores = []
+        for number, (layer, activation) in enumerate(zip(self.layers, self.activations, strict=True), 1):
             x = activation(layer(operators, x), operators.nodes)
-        return self.output(operators, x)
+            if number in places:
+                scores.append(self.output(operators, x))
+        return [*scores, self.output(operators, x)]
 
 
 class LGNN(NodeNetwork):
@@ -153,6 +176,7 @@ class LGNN(NodeNetwork):
         depth: Number of hidden layers.
         power: J, number of clipped powers of A and of B.
         random_features: As in :class:`GNN`, on the nodes.
+        readout_every: As in :class:`GNN`.
         linear: Leave out the ReLU ("LGNN linear").
 
     Raises:
@@ -166,11 +190,13 @@ class LGNN(NodeNetwork):
         depth: int = 30,
         power: int = 2,
         random_features: int = 0,
+        readout_every: int = 0,
         *,
         linear: bool = False,
     ) -> None:
         super().__init__(num_classes)
-        _check_sizes(type(self).__name__, width, depth, power, random_features)
+        _check_sizes(type(self).__name__, width, depth, power, random_features, readout_every)
+        self.readout_every = readout_every
         self.power = power
         self.random_features = random_features
         node_features, edge_features = [1 + random_features, *[width] * depth], [1, *[width] * depth]
@@ -185,14 +211,25 @@ class LGNN(NodeNetwork):
 
     def forward(self, graph: Data) -> Tensor:
         """Score the nodes: (N, num_classes), see :meth:`NodeNetwork.forward`."""
+        return self._scores(graph, [])[-1]
+
+    def readouts(self, graph: Data) -> list[Tensor]:
+        """Score the nodes after every ``readout_every`` layers and at the end, see :meth:`NodeNetwork.readouts`."""
+        return self._scores(graph, _places(len(self.node_layers), self.readout_every))
+
+    def _scores(self, graph: Data, places: Sequence[int]) -> list[Tensor]:
         operators = GraphOperators(graph, self.power, line_graph=True, dtype=self.output.mix.weight.dtype)
         x, y = _node_inputs(graph, operators, self.random_features), operators.line_degree
         layers = zip(self.node_layers, self.edge_layers, self.node_activations, self.edge_activations, strict=True)
-        for node_layer, edge_layer, node_activation, edge_activation in layers:
-            terms, sums = self._edge_terms(operators, y)
+        scores = []
+        terms, sums = self._edge_terms(operators, y)
+        for number, (node_layer, edge_layer, node_activation, edge_activation) in enumerate(layers, 1):
             x = node_activation(node_layer(operators, x, *self._node_terms(sums)), operators.nodes)
             y = edge_activation(edge_layer(operators, y, terms, x, sums), operators.edges)
-        return self.output(operators, x, *self._node_terms(self._edge_terms(operators, y)[1]))
+            terms, sums = self._edge_terms(operators, y)
+            if number in places:
+                scores.append(self.output(operators, x, *self._node_terms(sums)))
+        return [*scores, self.output(operators, x, *self._node_terms(sums))]
 
     @staticmethod
     def _node_terms(sums: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -66,9 +66,16 @@ class CommunityDetection(Task):
         return self.network(x)
 
     def loss(self, batch: Data) -> Tensor:
-        """Give the mean over graphs of the assignment loss, in nats a node."""
+        """Give the mean over graphs of the assignment loss, in nats a node.
+
+        Of a network with readouts on the way, the mean loss of these is added (deep supervision, `Lee et al. 2015
+        <https://arxiv.org/abs/1409.5185>`_).
+        """
         graph, num_graphs = graph_ids(batch)
-        return self._graph_losses(self(batch), batch, graph, num_graphs).mean()
+        losses = [
+            self._graph_losses(scores, batch, graph, num_graphs).mean() for scores in self.network.readouts(batch)
+        ]
+        return losses[-1] if len(losses) == 1 else losses[-1] + torch.stack(losses[:-1]).mean()
 
     def num_samples(self, batch: Data) -> int:
         """Count the graphs of a batch."""

@@ -104,6 +104,17 @@ def test_output_does_not_depend_on_mode_or_on_isolated_nodes_elsewhere(kind):
     assert together.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", [GNN, LGNN])
+def test_a_readout_on_the_way_is_the_output_of_the_network_cut_there(kind):
+    torch.manual_seed(0)
+    network, shorter, graph = kind(3, width=4, depth=5, readout_every=2), kind(3, width=4, depth=2), random_graph()
+    shorter.load_state_dict({key: value for key, value in network.state_dict().items() if key in shorter.state_dict()})
+    readouts = network.readouts(graph)
+    assert len(readouts) == 3  # after layers 2 and 4, and at the end
+    torch.testing.assert_close(readouts[0], shorter(graph))
+    torch.testing.assert_close(readouts[-1], network(graph))
+
+
 def test_linear_layer_contains_the_bethe_hessian():
     """Weights (r^2-1, 1, -r) on (I, D, A) give H(r) x exactly (fact sheet, section 2)."""
     graph, r = random_graph(20, seed=3), 1.7
@@ -159,6 +170,7 @@ def test_random_features_depend_on_the_sample_number_alone(kind):
         ({"width": 3}, "width must be even"),
         ({"depth": 0}, "depth must be at least 1"),
         ({"power": 0}, "power"),
+        ({"readout_every": -1}, "readout_every=-1"),
         ({"random_features": -1}, "random_features must be 0"),
         ({"num_classes": 1}, "num_classes must be at least 2"),
     ],

@@ -42,6 +42,16 @@ def test_loss_is_the_mean_over_graphs_and_differentiable():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_readouts_on_the_way_add_their_mean_loss():
+    batch = next(iter(data().train_dataloader()))
+    torch.manual_seed(0)
+    model = CommunityDetection(GNN(2, width=4, depth=5, readout_every=2), 2)
+    first, second, last = (
+        assignment_loss(scores, batch.y, batch.batch, 2).mean() for scores in model.network.readouts(batch)
+    )
+    torch.testing.assert_close(model.loss(batch), last + (first + second) / 2)
+
+
 def test_means_are_over_graphs_whatever_the_batches(tmp_path):
     """Five graphs in batches of 2, 2, 1: the last must weigh half of the others."""
     model = task()
