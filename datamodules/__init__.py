@@ -1,7 +1,8 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
 from .graph_file import GraphFileDataModule
+from .qap_datamodule import QAPDataModule
 from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
-__all__ = ["GraphFileDataModule", "SBMDataModule", "SNAPDataModule"]
+__all__ = ["GraphFileDataModule", "QAPDataModule", "SBMDataModule", "SNAPDataModule"]
