@@ -3,5 +3,6 @@
 from .baseline_comparison import BaselineComparison
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
+from .matching_comparison import MatchingComparison
 
-__all__ = ["BaselineComparison", "CommunityWriter", "FiniteLoss", "NonFiniteLossError"]
+__all__ = ["BaselineComparison", "CommunityWriter", "FiniteLoss", "MatchingComparison", "NonFiniteLossError"]

@@ -272,8 +272,8 @@ def draw_comparison(
 
 
 def snake_case(name: str) -> str:
-    """Turn a class's name into the end of a key: ``BetheHessian`` to ``bethe_hessian``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    """Turn a method's name into the end of a key: ``BetheHessian`` to ``bethe_hessian``."""
+    return re.sub(r"[^a-z0-9]+", "_", words(name).lower()).strip("_")
 
 
 def words(name: str) -> str:

@@ -62,13 +62,12 @@ class MatchingComparison(Comparison):
 
     def methods(self, pl_module: LightningModule) -> dict[str, str]:
         """Name the module's network, its refinement, the solvers and the planted matching."""
-        own = type(getattr(pl_module, "network", pl_module)).__name__
+        own = words(getattr(getattr(pl_module, "network", None), "name", type(pl_module).__name__))
         found = {"": own}
         if self.refine is not None:
             found["module_faq"] = f"{own} + FAQ"
         for solver in self.solvers:
-            name = str(getattr(solver, "name", type(solver).__name__))
-            found[snake_case(name)] = words(name)
+            found[snake_case(solver.name)] = words(solver.name)
         if self.planted:
             found["planted"] = "planted"
         return found

@@ -162,6 +162,11 @@ class MatchingNetwork(nn.Module, ABC):
     A learned network, or a solver that needs no training; a solver that finds a permutation gives its matrix.
     """
 
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return type(self).__name__
+
     @abstractmethod
     def forward(self, pairs: GraphPairs) -> Tensor:
         """Score the matches.

@@ -198,6 +198,11 @@ class FAQ(MatchingNetwork):
         self.weight = weight
         self.seed = seed
 
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "FAQ" if self.restarts == 1 else f"FAQ, {self.restarts} starts"
+
     def forward(self, pairs: GraphPairs) -> Tensor:
         """Give the permutation matrix of the best start, (B, N1, N2)."""
         at_once = max(1, MAX_ENTRIES // (pairs.num_pairs * pairs.second.max_size**2))
@@ -274,6 +279,11 @@ class Refined(MatchingNetwork):
         super().__init__()
         self.network = network
         self.faq = faq
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.network.name} + {self.faq.name}"
 
     def forward(self, pairs: GraphPairs) -> Tensor:
         """Give the permutation matrix found, (B, N1, N2)."""
