@@ -1,8 +1,17 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
 from .graph_file import GraphFileDataModule
+from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
+from .qaplib_datamodule import QAPLIBDataModule
 from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
-__all__ = ["GraphFileDataModule", "QAPDataModule", "SBMDataModule", "SNAPDataModule"]
+__all__ = [
+    "GraphFileDataModule",
+    "PairFileDataModule",
+    "QAPDataModule",
+    "QAPLIBDataModule",
+    "SBMDataModule",
+    "SNAPDataModule",
+]
