@@ -149,10 +149,10 @@ def read_problem(path: Path) -> Instance:
 def to_instance(name: str, problem: QAPInstance, best_known: float | None = None) -> Instance:
     """Make a problem with places 1, ..., n of its matrices; ``best_known`` where there is no solution."""
     size = torch.tensor([len(problem.first)])
-    sides = [Graphs(size, dense=torch.from_numpy(matrix)[None]) for matrix in (problem.first, problem.second)]
+    first, second = (Graphs(size, dense=torch.from_numpy(matrix)[None]) for matrix in (problem.first, problem.second))
     names = [str(place) for place in range(1, len(problem.first) + 1)]
     best = best_known if problem.best_known is None else problem.best_known
-    return Instance(name, *sides, names, names, minimize=True, best_known=best)
+    return Instance(name, first, second, names, names, minimize=True, best_known=best)
 
 
 def read_pairs(first: Path, second: Path, file_format: Format = "auto") -> list[Instance]:
