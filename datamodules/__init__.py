@@ -1,5 +1,6 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
+from .base import SplitDataModule
 from .graph_file import GraphFileDataModule
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
@@ -14,4 +15,5 @@ __all__ = [
     "QAPLIBDataModule",
     "SBMDataModule",
     "SNAPDataModule",
+    "SplitDataModule",
 ]

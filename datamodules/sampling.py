@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch.distributed as dist
-from torch.utils.data import DistributedSampler
-from torch_geometric.loader import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 __all__ = ["ShardedSampler", "Split", "TrainingLoader", "sample_seed"]
 
@@ -106,14 +105,15 @@ class ShardedSampler(DistributedSampler[int]):
         return (first + i for i in mine[self.skip :].tolist())
 
 
-class TrainingLoader(DataLoader):
-    """A PyG ``DataLoader`` that resumes a training run exactly, in the middle of an epoch too.
+class TrainingLoader(DataLoader[Any]):
+    """A ``DataLoader`` that resumes a training run exactly, in the middle of an epoch too.
 
     When Lightning resumes it asks for an iterator first and tells the sampler the epoch afterwards; a plain loader with
     workers has by then fetched batches of epoch 0. This one starts at the first batch that is asked for. It also
     implements the ``state_dict`` / ``load_state_dict`` interface by which Lightning saves the place within an epoch.
 
-    Takes the arguments of ``torch_geometric.loader.DataLoader``, with a :class:`ShardedSampler`.
+    Takes the arguments of ``torch.utils.data.DataLoader``, with a :class:`ShardedSampler`. PyG's own loader would
+    ignore a ``collate_fn``.
     """
 
     _used = 0

@@ -5,13 +5,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 
+from .base import SplitDataModule
 from .download import download
-from .sampling import ShardedSampler, Split, TrainingLoader, sample_seed
+from .sampling import Split, sample_seed
 from .snap import (
     CommunityGraph,
     Instances,
@@ -88,7 +87,7 @@ class SNAPDataset(Dataset[Data]):
         return rng.permutation(nodes.stop - nodes.start), bool(rng.integers(2))
 
 
-class SNAPDataModule(LightningDataModule):
+class SNAPDataModule(SplitDataModule):
     """Tell apart two overlapping real communities, as published.
 
     This is the experiment of section 6.3 of `"Supervised Community Detection with Line Graph Neural Networks"
@@ -144,7 +143,7 @@ class SNAPDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, seed, num_workers)
         if name not in MAX_COMMUNITY_SIZE:
             msg = f"SNAPDataModule(name={name!r}): the graphs are {', '.join(MAX_COMMUNITY_SIZE)}; choose one of them."
             raise ValueError(msg)
@@ -153,9 +152,6 @@ class SNAPDataModule(LightningDataModule):
             ("max_community_size", cap, cap >= 1, ">= 1 node"),
             ("test_fraction", test_fraction, 0 < test_fraction < 1, "in (0, 1); the paper's pair counts fit 0.3"),
             ("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1); 0 for no validation"),
-            ("batch_size", batch_size, batch_size >= 1, ">= 1 instance"),
-            ("seed", seed, seed >= 0, ">= 0"),
-            ("num_workers", num_workers, num_workers >= 0, ">= 0"),
         ):
             if not ok:
                 msg = f"SNAPDataModule({argument}={value}): it must be {allowed}."
@@ -166,9 +162,6 @@ class SNAPDataModule(LightningDataModule):
         self.test_fraction = test_fraction
         self.val_fraction = val_fraction
         self.disjoint_nodes = disjoint_nodes
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_workers = num_workers
         #: Relabelings under which two labelings are the same: C1 and C2 may swap, "both" may not.
         self.label_permutations = [[0, 1, 2], [1, 0, 2]]
         self._graph: CommunityGraph | None = None
@@ -225,33 +218,13 @@ class SNAPDataModule(LightningDataModule):
         assert self._graph is not None
         return [str(node) for node in self._graph.node_ids[dataset.nodes(sample_id)]]
 
-    def train_dataloader(self) -> DataLoader:
-        """Give the training instances of this process."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+    def val_dataloader(self) -> DataLoader[Data] | list[DataLoader[Data]]:
         """Give the validation instances of this process; none with ``val_fraction=0``."""
-        return self._loader("val") if self.val_fraction > 0 else []
+        return super().val_dataloader() if self.val_fraction > 0 else []
 
-    def test_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader[Data]:
         """Give the test instances of this process."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """Give the test instances of this process."""
-        return self._loader("test")
-
-    def _loader(self, split: Split) -> DataLoader:
-        dataset = self.dataset(split)
-        train = split == "train"
-        loader = TrainingLoader if train else DataLoader
-        return loader(
-            dataset,  # pyright: ignore[reportArgumentType]  # PyG's type is narrower than what it takes
-            batch_size=self.batch_size,
-            sampler=ShardedSampler(dataset, shuffle=train, drop_last=train, seed=self.seed),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+        return self.test_dataloader()
 
     def _file_names(self) -> tuple[str, str]:
         return f"com-{self.graph_name}.ungraph.txt", f"com-{self.graph_name}.top5000.cmty.txt"

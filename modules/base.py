@@ -3,12 +3,24 @@
 import inspect
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+
+
+def supervised(losses: Sequence[Tensor]) -> Tensor:
+    """Add to the loss of the last output the mean loss of those before.
+
+    Deep supervision, `Lee et al. 2015 <https://arxiv.org/abs/1409.5185>`_: what is read out on the way learns too.
+
+    Args:
+        losses: Scalar losses of the outputs, the final one last.
+    """
+    return losses[-1] if len(losses) == 1 else losses[-1] + torch.stack(list(losses[:-1])).mean()
 
 
 class Task(LightningModule, ABC):

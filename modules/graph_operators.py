@@ -253,17 +253,6 @@ class GraphOperators:
 
         return linear_map(x, forward_map, adjoint_map)
 
-    def nonbacktracking(self, y: Tensor) -> Tensor:
-        """Compute B y, B[(i->j), (j->l)] = 1 iff l != i, for edge features y, (E, d)."""
-
-        def forward_map(v: Tensor) -> Tensor:
-            return self._heads(self._sum_tails(v)).sub_(v.index_select(0, self.reverse))
-
-        def adjoint_map(v: Tensor) -> Tensor:
-            return self._tails(self._sum_heads(v)).sub_(v.index_select(0, self.reverse))
-
-        return linear_map(y, forward_map, adjoint_map)
-
     def high_nonbacktracking_powers(self, y: Tensor) -> list[Tensor]:
         """Compute B_2 y, ..., B_{J-1} y, (E, d) each, with explicit sparse matrices.
 

@@ -126,7 +126,7 @@ def _annotated(owner: type, argument: str) -> list[type]:
 
 
 def _subclasses(base: type) -> list[str]:
-    """List the concrete, public classes below a base: ours if there are any."""
+    """List the concrete, public classes below a base: ours if there are any, but every optimizer and scheduler."""
     found: set[type] = set()
     stack = [base] if base is not object else []
     while stack:
@@ -135,4 +135,4 @@ def _subclasses(base: type) -> list[str]:
         if not inspect.isabstract(cls) and cls is not base and not cls.__name__.startswith("_"):
             found.add(cls)
     ours = {cls for cls in found if cls.__module__.startswith("theodolite.")}
-    return [cls.__name__ for cls in ours or found]
+    return [cls.__name__ for cls in (found if base.__module__.startswith("torch.optim") else ours) or found]

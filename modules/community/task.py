@@ -7,7 +7,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ..base import Task
+from ..base import Task, supervised
 from ..graph_operators import graph_ids
 from .base import NodeNetwork
 from .metrics import assignment_loss, node_accuracy, overlap
@@ -66,16 +66,10 @@ class CommunityDetection(Task):
         return self.network(x)
 
     def loss(self, batch: Data) -> Tensor:
-        """Give the mean over graphs of the assignment loss, in nats a node.
-
-        Of a network with readouts on the way, the mean loss of these is added (deep supervision, `Lee et al. 2015
-        <https://arxiv.org/abs/1409.5185>`_).
-        """
+        """Give the mean over graphs of the assignment loss, in nats a node; see :func:`supervised` for readouts."""
         graph, num_graphs = graph_ids(batch)
-        losses = [
-            self._graph_losses(scores, batch, graph, num_graphs).mean() for scores in self.network.readouts(batch)
-        ]
-        return losses[-1] if len(losses) == 1 else losses[-1] + torch.stack(losses[:-1]).mean()
+        readouts = self.network.readouts(batch)
+        return supervised([self._graph_losses(scores, batch, graph, num_graphs).mean() for scores in readouts])
 
     def num_samples(self, batch: Data) -> int:
         """Count the graphs of a batch."""

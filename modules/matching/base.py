@@ -177,3 +177,11 @@ class MatchingNetwork(nn.Module, ABC):
             Real scores, (B, N1, N2), higher for a better match. What stands beyond a graph's own size means nothing;
             what stands within does not depend on it.
         """
+
+    def readouts(self, pairs: GraphPairs) -> list[Tensor]:
+        """Give the scores that training compares with the planted matching: the last those of :meth:`forward`.
+
+        Returns:
+            At least one tensor of scores, (B, N1, N2) each.
+        """
+        return [self(pairs)]

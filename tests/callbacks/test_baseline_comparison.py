@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from theodolite.callbacks import BaselineComparison
-from theodolite.callbacks.baseline_comparison import gather_rows, mean_and_standard_error
+from theodolite.callbacks.comparison import gather_rows, mean_and_standard_error
 from theodolite.datamodules import SBMDataModule
 from theodolite.modules.community import GNN, BetheHessian, CommunityDetection, RandomLabels, SingleLabel, overlap
 
@@ -69,7 +69,7 @@ def test_table_and_figure_are_written(tmp_path, capsys):
     with (tmp_path / "tables/test/comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["SNR"] for row in rows] == ["4.65", "0.67", "0.00"]
-    assert rows[0]["graphs"] == "7"
+    assert rows[0]["samples"] == "7"
     assert (tmp_path / "figures/test/comparison.png").stat().st_size > 5000
     printed = capsys.readouterr().out
     assert "Bethe Hessian" in printed

@@ -7,6 +7,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from theodolite.datamodules.sbm import sample_sbm
+from theodolite.modules.community import LGNN
 from theodolite.modules.graph_operators import (
     GraphOperators,
     Segments,
@@ -23,6 +24,25 @@ def random_graph(num_nodes=17, p=0.3, seed=0):
 
 def matrix_of(apply, columns):
     return apply(torch.eye(columns, dtype=torch.float64))
+
+
+#: Places of the line graph's operators among the weights of LGNN's edge layer.
+B, B_SQUARED, B_FOURTH = 2, 3, 4
+
+
+def edge_map(operators, width, term):
+    """Give one operator of the line graph as LGNN applies it: its edge layer, with every other weight zero."""
+    network = LGNN(2, width=width, depth=2, power=3).double()
+    layer = network.edge_layers[1]
+    for weight in layer.requires_grad_(False).parameters():
+        weight.zero_()
+    layer.mix.weight[:, term * width : (term + 1) * width] = torch.eye(width)
+
+    def apply(y):
+        terms, sums = network._edge_terms(operators, y)
+        return layer(operators, y, terms, y.new_zeros(operators.num_nodes, width), sums)
+
+    return apply
 
 
 @pytest.fixture
@@ -59,7 +79,7 @@ def test_nonbacktracking_map_has_the_known_row_sums_and_square(dense):
     graph, operators, tails, heads, reversal, nonbacktracking = dense
     e = tails.shape[1]
     source, target = graph.edge_index
-    built = matrix_of(operators.nonbacktracking, e)
+    built = matrix_of(edge_map(operators, e, B), e)
     torch.testing.assert_close(built, nonbacktracking)
     degree = operators.degree.squeeze(1)
     torch.testing.assert_close(built.sum(1), degree[target] - 1)
@@ -69,13 +89,14 @@ def test_nonbacktracking_map_has_the_known_row_sums_and_square(dense):
     square = built @ built
     assert square.max() <= 1, "the middle edge of a non-backtracking walk is forced"
     fourth = torch.clamp(square @ square, max=1)
-    torch.testing.assert_close(matrix_of(lambda y: operators.high_nonbacktracking_powers(y)[0], e), fourth)
+    torch.testing.assert_close(matrix_of(edge_map(operators, e, B_SQUARED), e), square)
+    torch.testing.assert_close(matrix_of(edge_map(operators, e, B_FOURTH), e), fourth)
 
 
 def test_ihara_bass_identity(dense):
     graph, operators, tails, *_ = dense
     n, e = tails.shape
-    built = matrix_of(operators.nonbacktracking, e)
+    built = matrix_of(edge_map(operators, e, B), e)
     adjacency = matrix_of(operators.adjacency, n)
     u, eye = 0.1, torch.eye(n, dtype=torch.float64)
     left = torch.linalg.slogdet(torch.eye(e, dtype=torch.float64) - u * built)
@@ -106,8 +127,10 @@ def test_every_map_has_the_derivative_it_claims(dense):
     for apply in (operators.spread_ends, operators.adjacency):
         assert torch.autograd.gradcheck(apply, (x,))
         assert torch.autograd.gradgradcheck(apply, (x,))
-    for apply in (operators.sum_tails, operators.edge_terms, operators.nonbacktracking):
+    for apply in (operators.sum_tails, operators.edge_terms):
         assert torch.autograd.gradcheck(apply, (y,))
+    for term in (B, B_SQUARED):
+        assert torch.autograd.gradcheck(edge_map(operators, 2, term), (y,))
     assert torch.autograd.gradcheck(lambda v: operators.high_nonbacktracking_powers(v)[0], (y,))
 
 
@@ -153,8 +176,11 @@ def test_row_pointers_count_empty_rows():
 
 def test_operators_of_a_batch_act_graph_by_graph():
     graphs = [random_graph(9, seed=1), random_graph(13, seed=2)]
-    y = torch.randn(sum(g.num_edges for g in graphs), 2)
-    together = GraphOperators(Batch.from_data_list(graphs), 2, line_graph=True).nonbacktracking(y)
+    y = torch.randn(sum(g.num_edges for g in graphs), 2, dtype=torch.float64)
     parts = y.split([g.num_edges for g in graphs])
-    alone = [GraphOperators(g, 2, line_graph=True).nonbacktracking(v) for g, v in zip(graphs, parts)]
-    torch.testing.assert_close(together, torch.cat(alone))
+    for term in (B, B_SQUARED, B_FOURTH):
+        together, *alone = [
+            edge_map(GraphOperators(graph, 3, line_graph=True, dtype=torch.float64), 2, term)(v)
+            for graph, v in zip([Batch.from_data_list(graphs), *graphs], [y, *parts])
+        ]
+        torch.testing.assert_close(together, torch.cat(alone))

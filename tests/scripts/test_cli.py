@@ -1,5 +1,6 @@
 """The console command: help at once, wrong settings in one line, what is configured arrives."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from theodolite.modules.community import GNN
 from theodolite.scripts import cli
 from theodolite.scripts.errors import one_line
-from theodolite.scripts.main import find_configs, main
+from theodolite.scripts.main import find_configs, large_import, main
 
 SBM = """
 model:
@@ -58,6 +59,21 @@ def test_help_imports_nothing_heavy():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert time.perf_counter() - start < 3
+
+
+def test_large_import_pauses_the_collector_and_freezes_nothing_of_a_caller():
+    frozen = gc.get_freeze_count()
+    with large_import(own_process=False):
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
+    with large_import(own_process=True):
+        pass
+    try:
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
 
 
 def test_fit_help_lists_the_run_arguments(capsys):

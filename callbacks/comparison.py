@@ -1,0 +1,281 @@
+"""Measure a module beside other methods, sample by sample, and average over groups of samples."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from .media import log_figure, log_table, run_directory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Comparison(Callback, ABC):
+    r"""Measure each held-out sample by the module and by other methods, and average over groups of samples.
+
+    The mean over the B samples of a group comes with its standard error :math:`s/\sqrt{B}`. Rows of single samples are
+    gathered from all ranks and repeats of a sample dropped, so the numbers are those of one process, whatever a
+    sampler pads. Measures in ``validate`` and ``test``, and every ``every_n_epochs`` in the validation within ``fit``.
+
+    Logs ``<stage>/<metric>/<group>`` and ``<stage>/<metric>_<method>/<group>``, each also with ``_stderr``; without
+    groups ``<stage>/<metric>_stderr`` and ``<stage>/<metric>_<method>``. For each metric it writes a table to
+    ``tables/<stage>/`` and, for several groups, a figure to ``figures/<stage>/``; it prints the tables and the paths.
+
+    Args:
+        metrics: Names of the quantities.
+        group_by: Name of what samples are grouped by, ``None`` for one group.
+        every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
+
+    Raises:
+        ValueError: If ``every_n_epochs`` is negative.
+    """
+
+    def __init__(self, metrics: Sequence[str], group_by: str | None, every_n_epochs: int) -> None:
+        if every_n_epochs < 0:
+            msg = f"{type(self).__name__}(every_n_epochs={every_n_epochs}): give 0 (never within fit) or more."
+            raise ValueError(msg)
+        self.metrics = list(metrics)
+        self.group_by = group_by
+        self.every_n_epochs = every_n_epochs
+        self._rows: list[Tensor] = []
+
+    @abstractmethod
+    def methods(self, pl_module: LightningModule) -> dict[str, str]:
+        """Give the methods, the module first: what their keys end in (``""`` for the module), and their names."""
+
+    @abstractmethod
+    def measure(self, pl_module: LightningModule, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Measure the samples of a batch.
+
+        Returns:
+            The number of each sample, (B,), NaN where it has none; its group, (B,); and its values, (B, methods,
+            metrics).
+        """
+
+    def group_name(self, group: float) -> str:
+        """Write a group's number, for keys and tables."""
+        return f"{group:g}"
+
+    @property
+    def axis(self) -> str:
+        """Name of what samples are grouped by, for tables and figures."""
+        return self.group_by or ""
+
+    def file_name(self, metric: str) -> str:
+        """Name the table and the figure of a metric."""
+        return metric
+
+    def published(self, metric: str) -> Mapping[str, Mapping[float, float]]:
+        """Give published values to stand beside the measured: by source, then by group."""
+        del metric
+        return {}
+
+    def decorate(self, axes: Any) -> None:
+        """Add to a figure what belongs to the quantity on its axis."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the rows of the epoch before."""
+        del trainer, pl_module
+        self._rows = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the rows of the epoch before."""
+        del trainer, pl_module
+        self._rows = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the samples of a validation batch."""
+        del outputs, batch_idx, dataloader_idx
+        if self._measures_validation(trainer):
+            self._measure(pl_module, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the samples of a test batch."""
+        del trainer, outputs, batch_idx, dataloader_idx
+        self._measure(pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and draw the comparison on the validation samples."""
+        if self._measures_validation(trainer):
+            self._report(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log, draw and print the comparison on the test samples."""
+        self._report(trainer, pl_module, "test")
+
+    def _measures_validation(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        if trainer.state.fn == "validate":
+            return True
+        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    @torch.no_grad()
+    def _measure(self, pl_module: LightningModule, batch: Any) -> None:
+        """Keep one row a sample: its number, its group, and all values."""
+        numbers, groups, values = (part.double().cpu() for part in self.measure(pl_module, batch))
+        self._rows.append(torch.cat([numbers[:, None], groups[:, None], values.flatten(1)], dim=1))
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        methods = self.methods(pl_module)
+        columns = len(methods) * len(self.metrics)
+        rows = gather_rows(torch.cat(self._rows) if self._rows else torch.zeros(0, 2 + columns).double())
+        values = rows[:, 2:].view(len(rows), len(methods), len(self.metrics))
+        numbers = self._order(rows[:, 1].unique().tolist())
+        groups = [(group, values[rows[:, 1] == group]) for group in numbers]
+        for group, samples in groups:
+            detail = "" if self.group_by is None else f"/{self.group_by}_{self.group_name(group)}"
+            means, errors = mean_and_standard_error(samples)
+            for row, method in enumerate(methods):
+                for column, metric in enumerate(self.metrics):
+                    key = f"{stage}/{metric}" + (f"_{method}" if method else "")
+                    if detail or method:  # the module's own mean over all samples is logged by the module
+                        pl_module.log(f"{key}{detail}", float(means[row, column]), sync_dist=True, batch_size=1)
+                    error = float(errors[row, column])
+                    pl_module.log(f"{key}{detail}_stderr", error, sync_dist=True, batch_size=1)
+        self._show(trainer, list(methods.values()), stage, groups)
+
+    def _order(self, groups: list[float]) -> list[float]:
+        """Order the groups as tables list them."""
+        return sorted(groups)
+
+    @rank_zero_only
+    def _show(self, trainer: Trainer, methods: list[str], stage: str, groups: list[tuple[float, Tensor]]) -> None:
+        console = Console(width=max(Console().width, 100))  # a pipe counts as 80 columns, which breaks the numbers
+        figures = []
+        for column, metric in enumerate(self.metrics):
+            values = [(group, samples[:, :, column]) for group, samples in groups]
+            published = self.published(metric)
+            console.print(self._table(trainer, methods, stage, metric, values))
+            if self.group_by is not None and len(groups) > 1:
+                figure = draw_comparison(values, methods, self.axis, metric.replace("_", " "), published)
+                self.decorate(figure.axes[0])
+                figure.axes[0].legend()
+                figures.append(log_figure(trainer, f"{stage}/{self.file_name(metric)}", figure))
+        console.print(f"Run directory: {run_directory(trainer)}", soft_wrap=True)
+        for path in figures:
+            console.print(f"Figure: {path}", soft_wrap=True)
+
+    def _table(
+        self, trainer: Trainer, methods: list[str], stage: str, metric: str, groups: list[tuple[float, Tensor]]
+    ) -> Table:
+        """Store the table of a metric, and give it for printing."""
+        published = self.published(metric)
+        label = [self.axis] if self.group_by is not None else []
+        name = metric.replace("_", " ")
+        table = Table(*label, "samples", *methods, *published, title=f"{stage}: {name}, mean ± standard error")
+        records: list[list[Any]] = []
+        for group, samples in groups:
+            means, errors = mean_and_standard_error(samples)
+            cells = zip(means.tolist(), errors.tolist(), strict=True)
+            first = [self.group_name(group)] if label else []
+            others = [
+                next((value for place, value in values.items() if abs(place - group) < 1e-6), None)
+                for values in published.values()
+            ]
+            shown = ["" if value is None else f"{value:g}" for value in others]
+            table.add_row(*first, str(len(samples)), *(f"{m:.3f} ± {e:.3f}" for m, e in cells), *shown)
+            records.append([*first, len(samples), *means.tolist(), *errors.tolist(), *others])
+        columns = [*label, "samples", *methods, *(f"{method} standard error" for method in methods), *published]
+        log_table(trainer, f"{stage}/{self.file_name(metric)}", columns, records)
+        return table
+
+
+def mean_and_standard_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Give the mean and its standard error :math:`s / \sqrt{n}` over the n values of the first axis; 0 for n = 1."""
+    mean = values.mean(0)
+    if len(values) < 2:
+        return mean, torch.zeros_like(mean)
+    return mean, values.std(0, unbiased=True) / len(values) ** 0.5
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Collect rows from all processes, in order of their first column, dropping repeats of it.
+
+    Args:
+        rows: (n, m), n may differ between processes; the first column numbers the samples, NaN where they have none.
+
+    Returns:
+        The rows of all processes, the same on each; the rows themselves without a process group.
+    """
+    if dist.is_available() and dist.is_initialized():
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, rows)
+        rows = torch.cat(parts)
+    rows = rows[rows[:, 0].argsort(stable=True)]
+    repeated = torch.zeros(len(rows), dtype=torch.bool)
+    repeated[1:] = rows[1:, 0] == rows[:-1, 0]
+    return rows[~repeated]
+
+
+def draw_comparison(
+    groups: Sequence[tuple[float, Tensor]],
+    methods: Sequence[str],
+    label: str,
+    metric: str,
+    published: Mapping[str, Mapping[float, float]],
+) -> "Figure":
+    """Draw one curve a method with standard errors, and dashed ones of published values.
+
+    Args:
+        groups: Position on the axis and values of each sample, (samples, methods), of every group.
+        methods: Name of each column.
+        label: Name of the axis.
+        metric: Name of the values.
+        published: Values by source, then by position.
+
+    Returns:
+        The figure, which no global state of matplotlib knows.
+    """
+    from matplotlib.figure import Figure  # half a second that commands which draw nothing need not wait for
+
+    positions = [group for group, _ in groups]
+    statistics = [mean_and_standard_error(values) for _, values in groups]
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    for column, method in enumerate(methods):
+        means = [float(mean[column]) for mean, _ in statistics]
+        errors = [float(error[column]) for _, error in statistics]
+        style = {"linewidth": 2.5, "marker": "o"} if column == 0 else {"linewidth": 1, "marker": ".", "alpha": 0.8}
+        axes.errorbar(positions, means, yerr=errors, label=method, capsize=2, **style)
+    for source, values in published.items():
+        axes.plot(list(values), list(values.values()), linestyle=":", marker="x", label=source)
+    axes.set_xlabel(label)
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def snake_case(name: str) -> str:
+    """Turn a class's name into the end of a key: ``BetheHessian`` to ``bethe_hessian``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def words(name: str) -> str:
+    """Turn a class's name into words: ``BetheHessian`` to ``Bethe Hessian``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

@@ -1,0 +1,176 @@
+"""The siamese graph network of Nowak et al., on dense or sparse graphs."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..graph_layers import HalfLinear, NodeLayer, NodeOperators
+from ..graph_operators import GraphOperators, Segments
+from .base import GraphPairs, Graphs, MatchingNetwork
+
+__all__ = ["SiameseGNN"]
+
+#: Largest graph whose operators are kept as dense matrices: below it the clipped powers are mostly full.
+MAX_DENSE_NODES = 256
+
+
+class DenseOperators:
+    """Clipped adjacency powers of small graphs as dense matrices; nodes of all graphs are counted through, M in all.
+
+    Args:
+        graphs: B graphs of at most N nodes.
+        power: J, the number of powers A_0 .. A_{J-1}, with A_j = min(1, A^(2^j)).
+        dtype: Type of the matrices.
+    """
+
+    def __init__(self, graphs: Graphs, power: int, dtype: torch.dtype = torch.float32) -> None:
+        adjacency = (graphs.dense != 0).to(dtype)
+        num_graphs = len(adjacency)
+        powers = [adjacency]
+        for _ in range(1, power):
+            powers.append((powers[-1] @ powers[-1]).clamp_(max=1))
+        self._stacked = torch.cat(powers, dim=1)
+        self._power = power
+        self._places = graphs.node_mask.flatten().nonzero().squeeze(1) if graphs.padded else None
+        degree = adjacency.sum(2).view(-1, 1)
+        self.degree = degree if self._places is None else degree[self._places]
+        numbers = torch.arange(num_graphs, device=degree.device)
+        self.nodes = Segments(torch.repeat_interleave(numbers, graphs.sizes), num_graphs)
+
+    def adjacency_powers(self, x: Tensor) -> list[Tensor]:
+        """Compute A_0 x, ..., A_{J-1} x for node features x, (M, d) each."""
+        num_graphs, _, size = self._stacked.shape
+        padded = x
+        if self._places is not None:
+            padded = x.new_zeros(num_graphs * size, x.shape[1]).index_copy(0, self._places, x)
+        products = torch.bmm(self._stacked, padded.view(num_graphs, size, -1))
+        parts = [part.reshape(num_graphs * size, -1) for part in products.split(size, dim=1)]
+        return parts if self._places is None else [part[self._places] for part in parts]
+
+
+class SiameseGNN(MatchingNetwork):
+    r"""Graph network on both graphs, with the same weights, that scores a match by a scalar product.
+
+    From `"Revised note on learning quadratic assignment with graph neural networks"
+    <https://arxiv.org/abs/1706.07450>`_ (Nowak, Villar, Bandeira, Bruna 2018). With x the features of the nodes,
+
+    .. math::
+        z = \sum_{O \in \{I, D, A_0, \dots, A_{J-1}, U\}} O x \theta_O, \quad A_j = \min(1, A^{2^j}), \quad
+        U = \tfrac{1}{n} \mathbf{1}\mathbf{1}^T,
+
+    with ReLU on the first half of the columns of z, and normalisation over the nodes of each graph. The score of a
+    match is :math:`e_i \cdot e'_j / \sqrt d` with e and e' the normalised embeddings after the last, linear layer.
+    O((n + E) d) time and memory a layer and graph for J = 1; graphs above 256 nodes are never made dense, so that a
+    large one wants J <= 2. Deviation: the paper's batch norm becomes normalisation per graph, the same for a batch of
+    one.
+
+    Args:
+        width: Features d a layer, even.
+        depth: Number of hidden layers.
+        power: J.
+        inputs: Input feature: the degree, or for regular graphs the number of nodes within two steps (row sums of
+            min(1, A^2)).
+        rank: Take the rank of each node in an earlier matching as a further input (see :class:`Chained`).
+
+    Raises:
+        ValueError: If a size is out of range.
+    """
+
+    def __init__(
+        self,
+        width: int = 20,
+        depth: int = 20,
+        power: int = 4,
+        inputs: Literal["degree", "two_hop_degree"] = "degree",
+        rank: bool = False,
+    ) -> None:
+        super().__init__()
+        check_width("SiameseGNN", width=width, depth=depth, power=power)
+        if width % 2:
+            msg = f"SiameseGNN(width={width}): width must be even, since half of the features pass a ReLU."
+            raise ValueError(msg)
+        if inputs not in ("degree", "two_hop_degree"):
+            msg = f"SiameseGNN(inputs={inputs!r}): inputs must be 'degree' or 'two_hop_degree'."
+            raise ValueError(msg)
+        if inputs == "two_hop_degree" and power < 2:
+            msg = "SiameseGNN(inputs='two_hop_degree', power=1): the two-hop degree needs power 2 or more."
+            raise ValueError(msg)
+        self.width = width
+        self.power = power
+        self.inputs = inputs
+        self.rank = rank
+        features = [2 if rank else 1, *[width] * depth]
+        self.layers = nn.ModuleList(NodeLayer(a, width, power, extra_features=a) for a in features[:-1])
+        self.activations = nn.ModuleList(HalfLinear(width, linear=False) for _ in range(depth))
+        self.output = NodeLayer(width, width, power, extra_features=width)
+        self.normalize = HalfLinear(width, linear=True)
+
+    def forward(self, pairs: GraphPairs, ranks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Score the matches, (B, N1, N2), see :meth:`MatchingNetwork.forward`.
+
+        Args:
+            pairs: The pairs.
+            ranks: With ``rank``: rank in [0, 1] of each node of the first and the second graphs, (B, N1) and (B, N2).
+        """
+        ranks = rank_features(self, pairs, ranks)
+        sides = zip((pairs.first, pairs.second), ranks or (None, None), strict=True)
+        first, second = (self._pad(self.embed(graphs, rank), graphs) for graphs, rank in sides)
+        return first @ second.transpose(1, 2) / self.width**0.5
+
+    def embed(self, graphs: Graphs, rank: Tensor | None = None) -> Tensor:
+        """Embed the nodes of one side, (M, d), M being the nodes of all graphs together."""
+        dtype = self.output.mix.weight.dtype
+        operators = (
+            DenseOperators(graphs, self.power, dtype)
+            if graphs.max_size <= MAX_DENSE_NODES
+            else GraphOperators(graphs.sparse, self.power, dtype=dtype)
+        )
+        x = self._input(operators)
+        if rank is not None:
+            x = torch.cat([x, rank[graphs.node_mask].unsqueeze(1).to(dtype)], dim=1)
+        for layer, activation in zip(self.layers, self.activations, strict=True):
+            x = activation(layer(operators, x, self._mean(operators, x)), operators.nodes)
+        return self.normalize(self.output(operators, x, self._mean(operators, x)), operators.nodes)
+
+    def _input(self, operators: NodeOperators) -> Tensor:
+        if self.inputs == "degree":
+            return operators.degree
+        return operators.adjacency_powers(torch.ones_like(operators.degree))[1]
+
+    @staticmethod
+    def _mean(operators: DenseOperators | GraphOperators, x: Tensor) -> Tensor:
+        return operators.nodes.spread(operators.nodes.mean(x))
+
+    @staticmethod
+    def _pad(embedding: Tensor, graphs: Graphs) -> Tensor:
+        """Lay the embeddings (M, d) of the nodes out by graph, (B, N, d)."""
+        shape = (len(graphs.sizes), graphs.max_size, embedding.shape[1])
+        if not graphs.padded:
+            return embedding.view(shape)
+        places = graphs.node_mask.flatten().nonzero().squeeze(1)
+        return embedding.new_zeros(shape[0] * shape[1], shape[2]).index_copy(0, places, embedding).view(shape)
+
+
+def rank_features(
+    network: "MatchingNetwork", pairs: GraphPairs, ranks: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor] | None:
+    """Give the ranks a network takes, zeros where it takes some and none are given."""
+    if not getattr(network, "rank", False):
+        return None
+    if ranks is not None:
+        return ranks
+    zeros = [torch.zeros(side.node_mask.shape, device=side.sizes.device) for side in (pairs.first, pairs.second)]
+    return zeros[0], zeros[1]
+
+
+def check_width(name: str, **sizes: int) -> None:
+    """Refuse sizes below one.
+
+    Raises:
+        ValueError: Naming the first of them.
+    """
+    for argument, value in sizes.items():
+        if value < 1:
+            msg = f"{name}({argument}={value}): must be at least 1."
+            raise ValueError(msg)
