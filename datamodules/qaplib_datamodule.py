@@ -1,6 +1,7 @@
 """The instances of QAPLIB as a LightningDataModule."""
 
 import tarfile
+import zlib
 from pathlib import Path
 
 from .download import download
@@ -116,12 +117,12 @@ def _unpack(path: Path, suffix: str) -> dict[str, Text]:
     """
     texts = {}
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 file = archive.extractfile(member) if member.name.endswith(suffix) else None
                 if file is not None:
                     texts[Path(member.name).stem] = Text(file.read(), f"{path}:{member.name}")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         msg = f"{path}: the archive is damaged ({error}); delete the file and fetch it again."
         raise ValueError(msg) from None
     return texts
