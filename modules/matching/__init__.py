@@ -1,5 +1,33 @@
 """Graph matching: pairs, networks, solvers, loss and metrics."""
 
+from .assignment import assign, assign_candidates
 from .base import GraphPairs, Graphs, MatchingNetwork
+from .chained import Chained
+from .faq import FAQ, Refined, faq
+from .features import HandmadeFeatures
+from .fgnn import FGNN
+from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
+from .siamese import SiameseGNN
+from .task import GraphMatching, matching_loss
 
-__all__ = ["GraphPairs", "Graphs", "MatchingNetwork"]
+__all__ = [
+    "FAQ",
+    "FGNN",
+    "Chained",
+    "GraphMatching",
+    "GraphPairs",
+    "Graphs",
+    "HandmadeFeatures",
+    "MatchingNetwork",
+    "Refined",
+    "SiameseGNN",
+    "argmax_accuracy",
+    "assign",
+    "assign_candidates",
+    "assignment_accuracy",
+    "common_edges",
+    "exact_recovery",
+    "faq",
+    "matching_loss",
+    "objective",
+]

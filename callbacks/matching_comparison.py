@@ -1,0 +1,107 @@
+"""Recovery of a planted matching by a trained network, beside solvers and published values on the same pairs."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from ..modules.matching import argmax_accuracy, assign, assignment_accuracy, common_edges, exact_recovery
+from ..modules.matching.base import GraphPairs, MatchingNetwork
+from ..modules.matching.faq import FAQ
+from .comparison import Comparison, snake_case, words
+
+MatchingMetric = Literal["accuracy", "argmax_accuracy", "common_edges", "exact_recovery"]
+
+
+class MatchingComparison(Comparison):
+    """Measure how well planted matchings are recovered, by the module and by solvers, on the same pairs of graphs.
+
+    How it averages, and what it logs and writes: see :class:`Comparison`; an example of a key is
+    ``test/accuracy_faq/noise_0.02``. Cost: one more forward pass of the module a batch, one of every solver, and one
+    linear assignment a method and pair.
+
+    Args:
+        solvers: Methods that need no training; any module that maps a batch of pairs to scores.
+        refine: Refine the module's own scores by FAQ too, as a method of its own (``module_faq``).
+        planted: Show the planted matching too (for ``common_edges``: what the noise left).
+        metrics: ``accuracy`` (of the best assignment), ``argmax_accuracy`` (best column of each row),
+            ``common_edges``, ``exact_recovery``; one table and one figure each.
+        group_by: ``noise``, or ``None`` for one group.
+        published_accuracy: Published accuracies to show beside, ``{source: [[noise, value], ...]}``.
+        every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
+
+    Raises:
+        ValueError: If a metric or ``group_by`` is another, or ``every_n_epochs`` negative.
+    """
+
+    def __init__(
+        self,
+        solvers: list[MatchingNetwork] | None = None,
+        refine: FAQ | None = None,
+        planted: bool = False,
+        metrics: list[MatchingMetric] | None = None,
+        group_by: Literal["noise"] | None = "noise",
+        published_accuracy: dict[str, list[tuple[float, float]]] | None = None,
+        every_n_epochs: int = 0,
+    ) -> None:
+        for metric in metrics or []:
+            if metric not in get_args(MatchingMetric):
+                known = ", ".join(get_args(MatchingMetric))
+                msg = f"MatchingComparison(metrics=[... {metric!r} ...]): choose from {known}."
+                raise ValueError(msg)
+        if group_by not in ("noise", None):
+            msg = f"MatchingComparison(group_by={group_by!r}): must be 'noise' or null."
+            raise ValueError(msg)
+        super().__init__(metrics or ["accuracy"], group_by, every_n_epochs)
+        self.solvers = solvers or []
+        self.refine = refine
+        self.planted = planted
+        self.published_accuracy = published_accuracy or {}
+
+    def methods(self, pl_module: LightningModule) -> dict[str, str]:
+        """Name the module's network, its refinement, the solvers and the planted matching."""
+        own = type(getattr(pl_module, "network", pl_module)).__name__
+        found = {"": own}
+        if self.refine is not None:
+            found["module_faq"] = f"{own} + FAQ"
+        for solver in self.solvers:
+            name = str(getattr(solver, "name", type(solver).__name__))
+            found[snake_case(name)] = words(name)
+        if self.planted:
+            found["planted"] = "planted"
+        return found
+
+    def measure(self, pl_module: LightningModule, batch: GraphPairs) -> tuple[Tensor, Tensor, Tensor]:
+        """Match the pairs of a batch by every method."""
+        groups = batch.noise if self.group_by is not None else torch.zeros(batch.num_pairs)
+        if groups is None or batch.permutation is None:
+            msg = "MatchingComparison: the pairs have no planted matching or no noise level; measure generated pairs."
+            raise ValueError(msg)
+        scores = pl_module(batch)
+        results = [scores]
+        if self.refine is not None:
+            results.append(self.refine.refine(batch, scores))
+        results += [solver(batch) for solver in self.solvers]
+        values = [self._values(result, assign(result, batch), batch) for result in results]
+        if self.planted:
+            ideal = torch.zeros_like(scores).scatter_(2, batch.permutation.clamp(min=0).unsqueeze(2), 1.0)
+            values.append(self._values(ideal, batch.permutation, batch))
+        return batch.sample_id, groups, torch.stack(values, dim=1)
+
+    def published(self, metric: str) -> Mapping[str, Mapping[float, float]]:
+        """Give the published accuracies beside the measured ones."""
+        return (
+            {source: dict(values) for source, values in self.published_accuracy.items()} if metric == "accuracy" else {}
+        )
+
+    def _values(self, scores: Tensor, matching: Tensor, batch: GraphPairs) -> Tensor:
+        """Give the quantities of one method, (B, metrics) float64."""
+        computed = {
+            "accuracy": lambda: assignment_accuracy(matching, batch),
+            "argmax_accuracy": lambda: argmax_accuracy(scores, batch),
+            "common_edges": lambda: common_edges(matching, batch),
+            "exact_recovery": lambda: exact_recovery(matching, batch),
+        }
+        return torch.stack([computed[metric]().double() for metric in self.metrics], dim=1)
