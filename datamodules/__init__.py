@@ -2,8 +2,18 @@
 
 from .base import SplitDataModule
 from .graph_file import GraphFileDataModule
+from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
+from .qaplib_datamodule import QAPLIBDataModule
 from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
-__all__ = ["GraphFileDataModule", "QAPDataModule", "SBMDataModule", "SNAPDataModule", "SplitDataModule"]
+__all__ = [
+    "GraphFileDataModule",
+    "PairFileDataModule",
+    "QAPDataModule",
+    "QAPLIBDataModule",
+    "SBMDataModule",
+    "SNAPDataModule",
+    "SplitDataModule",
+]

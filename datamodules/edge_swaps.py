@@ -15,12 +15,11 @@ def swap_edges(graphs: EdgeLists, noises: Sequence[float], rngs: Generators) -> 
     """Swap ends of edges at random, by the procedure of the published experiments.
 
     It is that of `"Expressive Power of Invariant and Equivariant Graph Neural Networks"
-    <https://arxiv.org/abs/2006.15646>`_ (the authors' code): list every edge in both directions. For each entry (u, v)
-    of the list, with probability nu, walk over the whole list; at each entry (s, t), with probability nu, replace
-    {u, v} and {s, t} by {u, t} and {s, v} if the first two are still edges and the last two are neither loops nor
-    edges; stop after one replacement. So nu is **not** the share of edges that change: of 2500 edges (n = 500, d = 10)
-    2016, 1583, 1262 and 898 stay on average at nu = .05, .10, .15 and .20. As the walks begin at the front of the list,
-    the edges there change most: the order of the edges matters.
+    <https://arxiv.org/abs/2006.15646>`_ (the authors' code): list the edges (u, v) by their nodes, then the same edges
+    as (v, u). For each entry (u, v) of the list, with probability nu, walk over the whole list; at each entry (s, t),
+    with probability nu, replace {u, v} and {s, t} by {u, t} and {s, v} if the first two are still edges and the last
+    two are neither loops nor edges; stop after one replacement. So nu is **not** the share of edges that change: of
+    2500 edges (n = 500, d = 10) 2027, 1607, 1236 and 911 stay at nu = .05, .10, .15 and .20 (150 draws, each +- 3).
 
     The entries that are still edges are kept in a sorted list and the gaps between trials are drawn, so the cost is
     that of the trials: about 2 nu m walks of one or two trials each.
@@ -33,25 +32,20 @@ def swap_edges(graphs: EdgeLists, noises: Sequence[float], rngs: Generators) -> 
     Returns:
         The graphs after the swaps, with the same degrees.
     """
-    ends = np.cumsum(graphs.counts)
-    u, v = [], []
-    for end, count, noise, rng in zip(ends, graphs.counts, noises, rngs, strict=True):
-        part = slice(end - count, end)
-        new_u, new_v = _swap(graphs.u[part], graphs.v[part], graphs.num_nodes, noise, rng)
-        u.append(new_u)
-        v.append(new_v)
-    return EdgeLists(np.concatenate(u), np.concatenate(v), graphs.counts, graphs.num_nodes)
+    n = graphs.num_nodes
+    listed = np.sort(graphs.keys) % n**2
+    parts = np.split(listed, np.cumsum(graphs.counts)[:-1])
+    swapped = [_swap(part, n, noise, rng) for part, noise, rng in zip(parts, noises, rngs, strict=True)]
+    u, v = np.divmod(np.concatenate(swapped), n)
+    return EdgeLists(u, v, graphs.counts, n)
 
 
-def _swap(
-    u: IntArray, v: IntArray, num_nodes: int, noise: float, rng: np.random.Generator
-) -> tuple[IntArray, IntArray]:
-    """Swap ends of the edges of one graph."""
-    walkers = np.flatnonzero(rng.random(2 * len(u)) < noise)
+def _swap(listed: IntArray, n: int, noise: float, rng: np.random.Generator) -> IntArray:
+    """Swap ends of the edges of one graph; an edge (u, v) with u < v is written u n + v."""
+    walkers = np.flatnonzero(rng.random(2 * len(listed)) < noise)
     if not len(walkers):
-        return u, v
-    n = num_nodes
-    entries = np.concatenate((u * n + v, v * n + u)).tolist()  # both directions of an edge (u, v), as u n + v
+        return listed
+    entries = np.concatenate((listed, listed % n * n + listed // n)).tolist()
     place = {entry: i for i, entry in enumerate(entries)}
     edges = set(entries)
     alive = list(range(len(entries)))  # the entries that are edges now, in order
@@ -74,10 +68,8 @@ def _swap(
                         insort(alive, place[new])
                 break
             position += next(gaps)
-    keys = np.fromiter(edges, np.int64, len(edges))
-    new_u, new_v = np.divmod(np.sort(keys), n)
-    forward = new_u < new_v
-    return new_u[forward], new_v[forward]
+    keys = np.sort(np.fromiter(edges, np.int64, len(edges)))
+    return keys[keys // n < keys % n]
 
 
 def _gaps(noise: float, rng: np.random.Generator) -> Iterator[int]:

@@ -19,8 +19,9 @@ pair that did not move does not: if its proposal was present in x in a pair that
 been proposed, and the pair could not have moved, so the edge is still there; if it was proposed by another too, or its
 own edge was proposed by another, then neither moved and both still propose it.
 
-Without the condition on a pair's present edges step (2) fails, and the law is not uniform. Any two regular graphs are
-joined by single switches (Taylor 1981), which have positive probability as the others may stay; so the law converges.
+Without the condition on a pair's present edges step (2) fails, and the law is not uniform (at n = 6, d = 2 two
+triangles come with probability .1525 instead of 1/7). Any two regular graphs are joined by single switches (Taylor
+1981), which have positive probability as the others may stay; so the law converges.
 """
 
 import math

@@ -1,8 +1,5 @@
 """Real communities of SNAP's com-DBLP, com-Amazon and com-Youtube as a LightningDataModule."""
 
-import os
-import shutil
-import urllib.request
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data
 
 from .base import SplitDataModule
+from .download import download
 from .sampling import Split, sample_seed
 from .snap import (
     CommunityGraph,
@@ -173,7 +171,12 @@ class SNAPDataModule(SplitDataModule):
         """Download the files that are not in ``data_dir``."""
         for file_name in self._file_names():
             if self._find(file_name) is None:
-                _download(f"{URL}/{file_name}.gz", self.data_dir / f"{file_name}.gz")
+                download(
+                    f"{URL}/{file_name}.gz",
+                    self.data_dir / f"{file_name}.gz",
+                    f"SNAPDataModule: neither {file_name}.gz nor {file_name} is in {self.data_dir}",
+                    "fetch it with a browser and put it there, or give another data_dir.",
+                )
 
     def setup(self, stage: str | None = None) -> None:
         """Read the graph and cut the instances of all splits, once."""
@@ -229,30 +232,3 @@ class SNAPDataModule(SplitDataModule):
     def _find(self, file_name: str) -> Path | None:
         candidates = (self.data_dir / f"{file_name}.gz", self.data_dir / file_name)
         return next((path for path in candidates if path.exists()), None)
-
-
-def _download(url: str, path: Path) -> None:
-    """Fetch a file to ``path``, which appears only when it is complete.
-
-    Raises:
-        FileNotFoundError: If that fails.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with urllib.request.urlopen(url, timeout=30) as response:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                shutil.copyfileobj(response, file)
-            expected = response.headers.get("Content-Length")
-        if expected is not None and partial.stat().st_size != int(expected):
-            msg = f"{partial.stat().st_size} of {expected} bytes came"
-            raise OSError(msg)
-        partial.replace(path)
-    except OSError as error:
-        msg = (
-            f"SNAPDataModule: neither {path.name} nor {path.stem} is in {path.parent}, and {url} could not be "
-            f"downloaded ({error}); fetch it with a browser and put it there, or give another data_dir."
-        )
-        raise FileNotFoundError(msg) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -98,6 +98,7 @@ class GraphPairs:
             ``None`` where there is none.
         sample_id: Number of each pair in its split, (B,) int64; by default the place in the batch.
         noise: Noise level of each pair, (B,) float32, by which measurements group.
+        minimize: Whether a small objective is wanted, as in quadratic assignment problems, not a large one.
 
     Raises:
         ValueError: If the sides differ in number, or a first graph is larger than its partner.
@@ -110,6 +111,7 @@ class GraphPairs:
         permutation: Tensor | None = None,
         sample_id: Tensor | None = None,
         noise: Tensor | None = None,
+        minimize: bool = False,
     ) -> None:
         if len(first.sizes) != len(second.sizes):
             msg = f"GraphPairs: {len(first.sizes)} first and {len(second.sizes)} second graphs; give as many of each."
@@ -126,6 +128,7 @@ class GraphPairs:
         self.permutation = permutation
         self.sample_id = torch.arange(len(first.sizes)) if sample_id is None else sample_id
         self.noise = noise
+        self.minimize = minimize
 
     @classmethod
     def from_dense(
@@ -153,7 +156,8 @@ class GraphPairs:
             None if tensor is None else tensor.to(device, non_blocking=non_blocking)
             for tensor in (self.permutation, self.sample_id, self.noise)
         ]
-        return GraphPairs(self.first.to(device, non_blocking), self.second.to(device, non_blocking), *tensors)
+        first, second = self.first.to(device, non_blocking), self.second.to(device, non_blocking)
+        return GraphPairs(first, second, *tensors, minimize=self.minimize)
 
 
 class MatchingNetwork(nn.Module, ABC):
