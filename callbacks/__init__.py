@@ -4,5 +4,15 @@ from .baseline_comparison import BaselineComparison
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .matching_comparison import MatchingComparison
+from .matching_writer import MatchingWriter
+from .prediction_writer import PredictionWriter
 
-__all__ = ["BaselineComparison", "CommunityWriter", "FiniteLoss", "MatchingComparison", "NonFiniteLossError"]
+__all__ = [
+    "BaselineComparison",
+    "CommunityWriter",
+    "FiniteLoss",
+    "MatchingComparison",
+    "MatchingWriter",
+    "NonFiniteLossError",
+    "PredictionWriter",
+]

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 # imported so that configurations can name the classes without their packages
 from .. import callbacks, datamodules, modules  # noqa: F401
-from ..callbacks import CommunityWriter, FiniteLoss
+from ..callbacks import FiniteLoss, PredictionWriter
 from ..modules import community, matching  # noqa: F401
 from .checkpointing import AtomicCheckpointIO, check_checkpoint, default_checkpoints
 from .links import ModelInstantiator, check_links, link
@@ -250,10 +250,10 @@ class TheodoliteCLI(LightningCLI):
                 "for the trained ones give --ckpt_path best, last or a file."
             )
         configured = _as_list(self._get(self.config_init, "trainer").callbacks)
-        if command == "predict" and not any(isinstance(c, CommunityWriter | BasePredictionWriter) for c in configured):
+        if command == "predict" and not any(isinstance(c, PredictionWriter | BasePredictionWriter) for c in configured):
             rank_zero_warn(
                 "theodolite predict has no callback that writes the predictions; "
-                "for communities of nodes add --trainer.callbacks+=CommunityWriter."
+                "for communities of nodes add --trainer.callbacks+=CommunityWriter, for matchings MatchingWriter."
             )
         getattr(self.trainer, command)(**{**kwargs, "ckpt_path": self.ckpt_path})
 

@@ -14,7 +14,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from theodolite.callbacks.community_writer import CommunityWriter, community_probabilities, join_parts
+from theodolite.callbacks.community_writer import CommunityWriter, community_probabilities
+from theodolite.callbacks.prediction_writer import join_parts
 from theodolite.datamodules.graph_file import GraphFileDataModule
 from theodolite.datamodules.snap_datamodule import SNAPDataModule
 
@@ -145,7 +146,7 @@ def test_parts_are_joined_in_numerical_order(tmp_path):
     parts.mkdir()
     for i in (10, 9):
         (parts / f"{i}.csv").write_text(f'"n\n{i}",0,1\r\n')
-    assert join_parts(parts, tmp_path / "all.csv") == 2
+    assert join_parts(parts, tmp_path / "all.csv", ["node", "community", "probability"], "graph") == 2
     assert [(row["graph"], row["node"]) for row in read(tmp_path / "all.csv")] == [("9", "n\n9"), ("10", "n\n10")]
 
 
