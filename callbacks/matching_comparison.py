@@ -8,8 +8,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from ..modules.matching import argmax_accuracy, assign, assignment_accuracy, common_edges, exact_recovery
-from ..modules.matching.base import GraphPairs, MatchingNetwork
-from ..modules.matching.faq import FAQ
+from ..modules.matching.base import GraphPairs, MatchingNetwork, Refiner
+from ..modules.matching.refined import refine, refined_name
 from .comparison import Comparison, snake_case, words
 
 MatchingMetric = Literal["accuracy", "argmax_accuracy", "common_edges", "exact_recovery"]
@@ -24,7 +24,8 @@ class MatchingComparison(Comparison):
 
     Args:
         solvers: Methods that need no training; any module that maps a batch of pairs to scores.
-        refine: Refine the module's own scores by FAQ too, as a method of its own (``module_faq``).
+        refinements: Refine the module's own scores too, each list of refiners in turn a method of its own (for
+            example ``test/accuracy_module_faq/noise_0.02``).
         planted: Show the planted matching too (for ``common_edges``: what the noise left).
         metrics: ``accuracy`` (of the best assignment), ``argmax_accuracy`` (best column of each row),
             ``common_edges``, ``exact_recovery``; one table and one figure each.
@@ -39,7 +40,7 @@ class MatchingComparison(Comparison):
     def __init__(
         self,
         solvers: list[MatchingNetwork] | None = None,
-        refine: FAQ | None = None,
+        refinements: list[list[Refiner]] | None = None,
         planted: bool = False,
         metrics: list[MatchingMetric] | None = None,
         group_by: Literal["noise"] | None = "noise",
@@ -56,7 +57,7 @@ class MatchingComparison(Comparison):
             raise ValueError(msg)
         super().__init__(metrics or ["accuracy"], group_by, every_n_epochs)
         self.solvers = solvers or []
-        self.refine = refine
+        self.refinements = refinements or []
         self.planted = planted
         self.published_accuracy = published_accuracy or {}
 
@@ -64,8 +65,8 @@ class MatchingComparison(Comparison):
         """Name the module's network, its refinement, the solvers and the planted matching."""
         own = words(getattr(getattr(pl_module, "network", None), "name", type(pl_module).__name__))
         found = {"": own}
-        if self.refine is not None:
-            found["module_faq"] = f"{own} + FAQ"
+        for refiners in self.refinements:
+            found[snake_case(refined_name("module", refiners))] = words(refined_name(own, refiners))
         for solver in self.solvers:
             found[snake_case(solver.name)] = words(solver.name)
         if self.planted:
@@ -79,9 +80,7 @@ class MatchingComparison(Comparison):
             msg = "MatchingComparison: the pairs have no planted matching or no noise level; measure generated pairs."
             raise ValueError(msg)
         scores = pl_module(batch)
-        results = [scores]
-        if self.refine is not None:
-            results.append(self.refine.refine(batch, scores))
+        results = [scores, *(refine(batch, scores, refiners) for refiners in self.refinements)]
         results += [solver(batch) for solver in self.solvers]
         values = [self._values(result, assign(result, batch), batch) for result in results]
         if self.planted:

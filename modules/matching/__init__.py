@@ -1,12 +1,14 @@
 """Graph matching: pairs, networks, solvers, loss and metrics."""
 
 from .assignment import assign, assign_candidates
-from .base import GraphPairs, Graphs, MatchingNetwork
+from .base import GraphPairs, Graphs, MatchingNetwork, Refiner
 from .chained import Chained
-from .faq import FAQ, Refined, faq
+from .faq import FAQ, faq
 from .features import HandmadeFeatures
 from .fgnn import FGNN
+from .graduated import GraduatedAssignment
 from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
+from .refined import Refined
 from .siamese import SiameseGNN
 from .task import GraphMatching, matching_loss
 
@@ -14,12 +16,14 @@ __all__ = [
     "FAQ",
     "FGNN",
     "Chained",
+    "GraduatedAssignment",
     "GraphMatching",
     "GraphPairs",
     "Graphs",
     "HandmadeFeatures",
     "MatchingNetwork",
     "Refined",
+    "Refiner",
     "SiameseGNN",
     "argmax_accuracy",
     "assign",

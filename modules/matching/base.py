@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-__all__ = ["GraphPairs", "Graphs", "MatchingNetwork"]
+__all__ = ["GraphPairs", "Graphs", "MatchingNetwork", "Refiner"]
 
 
 class Graphs:
@@ -190,3 +190,24 @@ class MatchingNetwork(nn.Module, ABC):
             At least one tensor of scores, (B, N1, N2) each.
         """
         return [self(pairs)]
+
+
+class Refiner(MatchingNetwork):
+    """A method that improves given scores; on its own it starts from scores that know nothing."""
+
+    @abstractmethod
+    def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
+        """Improve scores.
+
+        Args:
+            pairs: The pairs.
+            scores: As :meth:`MatchingNetwork.forward` gives them, (B, N1, N2).
+
+        Returns:
+            Scores of the same shape.
+        """
+
+    def forward(self, pairs: GraphPairs) -> Tensor:
+        """Start from nothing, see :meth:`MatchingNetwork.forward`."""
+        shape = (pairs.num_pairs, pairs.first.max_size, pairs.second.max_size)
+        return self.refine(pairs, torch.zeros(shape, device=pairs.first.sizes.device))

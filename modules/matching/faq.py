@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .assignment import assign
-from .base import GraphPairs, MatchingNetwork
+from .base import GraphPairs, Refiner
 from .metrics import objective
 
-__all__ = ["FAQ", "Refined", "faq", "random_doubly_stochastic"]
+__all__ = ["FAQ", "faq", "random_doubly_stochastic"]
 
 #: Matrix entries of the problems held at a time: more restarts are solved in blocks.
 MAX_ENTRIES = 1 << 24
@@ -152,16 +152,16 @@ def random_doubly_stochastic(size: int, rng: np.random.Generator, iterations: in
     return matrix
 
 
-class FAQ(MatchingNetwork):
+class FAQ(Refiner):
     r"""Match two graphs, or solve a quadratic assignment problem, by FAQ from one or several starts.
 
     The first start is the barycentre :math:`J / n`; each further one is halfway between it and a random doubly
-    stochastic matrix. The best by objective counts, never by accuracy. Scores are permutation matrices. A smaller first
+    stochastic matrix. The best by objective counts, never by accuracy; the pairs say whether it is to be
+    large (common edges) or small (a cost). Scores are permutation matrices. A smaller first
     graph is padded by isolated nodes. See :func:`faq` for the method; memory O(restarts B n^2).
 
     Args:
         restarts: Number of starts.
-        maximize: Maximise common edges (matching), or minimise a cost.
         iterations: Largest number of iterations of one start.
         tolerance: See :func:`faq`.
         weight: Share of a given matching in the start that :meth:`refine` makes of it, the rest is the barycentre.
@@ -174,7 +174,6 @@ class FAQ(MatchingNetwork):
     def __init__(
         self,
         restarts: int = 1,
-        maximize: bool = True,
         iterations: int = 30,
         tolerance: float = 0.03,
         weight: float = 0.7,
@@ -192,7 +191,6 @@ class FAQ(MatchingNetwork):
             msg = f"FAQ(weight={weight}): must be in (0, 1], e.g. 0.7."
             raise ValueError(msg)
         self.restarts = restarts
-        self.maximize = maximize
         self.iterations = iterations
         self.tolerance = tolerance
         self.weight = weight
@@ -211,7 +209,7 @@ class FAQ(MatchingNetwork):
             starts = [self._start(pairs, number) for number in range(first, min(first + at_once, self.restarts))]
             found += self.solve(pairs, torch.stack(starts))
         values = torch.stack([objective(matching, pairs) for matching in found])
-        best = values.argmax(0) if self.maximize else values.argmin(0)
+        best = values.argmin(0) if pairs.minimize else values.argmax(0)
         return _one_hot(torch.stack(found)[best, torch.arange(pairs.num_pairs)], pairs)
 
     def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
@@ -237,7 +235,7 @@ class FAQ(MatchingNetwork):
             second.repeat(number, 1, 1),
             starts.flatten(0, 1).to(first),
             sizes=pairs.second.sizes.repeat(number),
-            maximize=self.maximize,
+            maximize=not pairs.minimize,
             iterations=self.iterations,
             tolerance=self.tolerance,
         )
@@ -265,26 +263,3 @@ def _one_hot(matching: Tensor, pairs: GraphPairs) -> Tensor:
     matrix = torch.zeros(*matching.shape, pairs.second.max_size, dtype=pairs.first.dense.dtype, device=matching.device)
     matrix.scatter_(2, matching.clamp(min=0).unsqueeze(2), 1.0)
     return matrix * pairs.first.node_mask.unsqueeze(2)
-
-
-class Refined(MatchingNetwork):
-    """A network whose matching is refined by FAQ.
-
-    Args:
-        network: Gives the scores to start from.
-        faq: Refines them.
-    """
-
-    def __init__(self, network: MatchingNetwork, faq: FAQ) -> None:
-        super().__init__()
-        self.network = network
-        self.faq = faq
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return f"{self.network.name} + {self.faq.name}"
-
-    def forward(self, pairs: GraphPairs) -> Tensor:
-        """Give the permutation matrix found, (B, N1, N2)."""
-        return self.faq.refine(pairs, self.network(pairs))
