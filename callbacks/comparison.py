@@ -166,7 +166,8 @@ class Comparison(Callback, ABC):
 
     @rank_zero_only
     def _show(self, trainer: Trainer, methods: list[str], stage: str, groups: list[tuple[float, Tensor]]) -> None:
-        console = Console(width=max(Console().width, 100))  # a pipe counts as 80 columns, which breaks the numbers
+        # a pipe counts as 80 columns, which breaks the numbers
+        console = Console(width=max(Console().width, 100, 40 + 16 * len(methods)))
         figures = []
         for column, metric in enumerate(self.metrics):
             values = [(group, samples[:, :, column]) for group, samples in groups]

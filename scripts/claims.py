@@ -51,7 +51,7 @@ class Target:
         above: The value must be > this number.
         at_least_best_of: The value must be >= the largest of these metrics, less ``minus``. A metric of another run of
             the claim is written ``run:metric``.
-        minus: Slack under the best of ``at_least_best_of``, in the metric's unit.
+        minus: Slack under the best of ``at_least_best_of``, in the metric's unit; negative for a lead over it.
         above_all: The value must be > each of these metrics.
     """
 
@@ -183,7 +183,8 @@ def judge(row: Row, measured: Mapping[tuple[str, str], float]) -> tuple[str, str
         complete = complete and best is not None
         best = math.nan if best is None else best
         met.append(value >= best - target.minus)
-        words.append(f">= best baseline {best:.3f}" + (f" - {target.minus:g}" if target.minus else ""))
+        slack = f" {'-' if target.minus > 0 else '+'} {abs(target.minus):g}" if target.minus else ""
+        words.append(f">= best baseline {best:.3f}{slack}")
     if target.above_all:
         best = _best(row.run, target.above_all, measured)
         complete = complete and best is not None

@@ -203,17 +203,10 @@ class FAQ(Refiner):
 
     def forward(self, pairs: GraphPairs) -> Tensor:
         """Give the permutation matrix of the best start, (B, N1, N2)."""
-        at_once = max(1, MAX_ENTRIES // (pairs.num_pairs * pairs.second.max_size**2))
-        found: list[Tensor] = []
-        for first in range(0, self.restarts, at_once):
-            starts = [self._start(pairs, number) for number in range(first, min(first + at_once, self.restarts))]
-            found += self.solve(pairs, torch.stack(starts))
-        values = torch.stack([objective(matching, pairs) for matching in found])
-        best = values.argmin(0) if pairs.minimize else values.argmax(0)
-        return _one_hot(torch.stack(found)[best, torch.arange(pairs.num_pairs)], pairs)
+        return self._best(pairs, _barycentre(pairs))
 
     def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
-        """Start from the best assignment of given scores, (B, N1, N2); give the permutation matrix found."""
+        """Begin with the best assignment of given scores, (B, N1, N2), in place of the barycentre."""
         vertex = _one_hot(assign(scores, pairs), pairs)
         free = pairs.second.node_mask.to(vertex) - vertex.sum(1)
         spare = pairs.second.node_mask.clone()
@@ -221,8 +214,19 @@ class FAQ(Refiner):
         # Padding of a smaller first graph takes the columns that are left, in equal parts.
         padding = spare.unsqueeze(2) * free.unsqueeze(1) / spare.sum(1).clamp(min=1)[:, None, None]
         padding[:, : pairs.first.max_size] += vertex
-        start = self.weight * padding + (1 - self.weight) * _barycentre(pairs)
-        return _one_hot(self.solve(pairs, start.unsqueeze(0))[0], pairs)
+        return self._best(pairs, self.weight * padding + (1 - self.weight) * _barycentre(pairs))
+
+    def _best(self, pairs: GraphPairs, first_start: Tensor) -> Tensor:
+        """Give the permutation matrix of the best of all starts."""
+        at_once = max(1, MAX_ENTRIES // (pairs.num_pairs * pairs.second.max_size**2))
+        found: list[Tensor] = []
+        for first in range(0, self.restarts, at_once):
+            numbers = range(first, min(first + at_once, self.restarts))
+            starts = [self._random_start(pairs, number) if number else first_start for number in numbers]
+            found += self.solve(pairs, torch.stack(starts))
+        values = torch.stack([objective(matching, pairs) for matching in found])
+        best = values.argmin(0) if pairs.minimize else values.argmax(0)
+        return _one_hot(torch.stack(found)[best, torch.arange(pairs.num_pairs)], pairs)
 
     def solve(self, pairs: GraphPairs, starts: Tensor) -> Tensor:
         """Run FAQ from doubly stochastic starts, (R, B, N2, N2); give their matchings, (R, B, N1) int64."""
@@ -241,14 +245,13 @@ class FAQ(Refiner):
         )
         return columns.view(number, batch, size)[:, :, : pairs.first.max_size].masked_fill(~pairs.first.node_mask, -1)
 
-    def _start(self, pairs: GraphPairs, number: int) -> Tensor:
-        """Give start ``number`` of every pair, (B, N2, N2)."""
+    def _random_start(self, pairs: GraphPairs, number: int) -> Tensor:
+        """Give start ``number`` of every pair, halfway between the barycentre and chance, (B, N2, N2)."""
         start = _barycentre(pairs)
-        if number > 0:
-            for i, (sample, size) in enumerate(zip(pairs.sample_id.tolist(), pairs.second.sizes.tolist(), strict=True)):
-                rng = np.random.default_rng((self.seed, sample, number))
-                random = torch.from_numpy(random_doubly_stochastic(size, rng)).to(start)
-                start[i, :size, :size] = (start[i, :size, :size] + random) / 2
+        for i, (sample, size) in enumerate(zip(pairs.sample_id.tolist(), pairs.second.sizes.tolist(), strict=True)):
+            rng = np.random.default_rng((self.seed, sample, number))
+            random = torch.from_numpy(random_doubly_stochastic(size, rng)).to(start)
+            start[i, :size, :size] = (start[i, :size, :size] + random) / 2
         return start
 
 
