@@ -8,19 +8,23 @@ from .features import HandmadeFeatures
 from .fgnn import FGNN
 from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
 from .siamese import SiameseGNN
+from .spectral import GRAMPA, LowRankAlign, Umeyama
 from .task import GraphMatching, matching_loss
 
 __all__ = [
     "FAQ",
     "FGNN",
+    "GRAMPA",
     "Chained",
     "GraphMatching",
     "GraphPairs",
     "Graphs",
     "HandmadeFeatures",
+    "LowRankAlign",
     "MatchingNetwork",
     "Refined",
     "SiameseGNN",
+    "Umeyama",
     "argmax_accuracy",
     "assign",
     "assign_candidates",
