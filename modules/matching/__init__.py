@@ -10,21 +10,25 @@ from .graduated import GraduatedAssignment
 from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
 from .refined import Refined
 from .siamese import SiameseGNN
+from .spectral import GRAMPA, LowRankAlign, Umeyama
 from .task import GraphMatching, matching_loss
 
 __all__ = [
     "FAQ",
     "FGNN",
+    "GRAMPA",
     "Chained",
     "GraduatedAssignment",
     "GraphMatching",
     "GraphPairs",
     "Graphs",
     "HandmadeFeatures",
+    "LowRankAlign",
     "MatchingNetwork",
     "Refined",
     "Refiner",
     "SiameseGNN",
+    "Umeyama",
     "argmax_accuracy",
     "assign",
     "assign_candidates",
