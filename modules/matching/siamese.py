@@ -143,7 +143,7 @@ class SiameseGNN(MatchingNetwork):
 
     @staticmethod
     def _mean(operators: DenseOperators | GraphOperators, x: Tensor) -> Tensor:
-        return operators.nodes.spread(operators.nodes.mean(x))
+        return operators.nodes.spread(operators.nodes.mean(x)).expand_as(x)
 
     @staticmethod
     def _pad(embedding: Tensor, graphs: Graphs) -> Tensor:
