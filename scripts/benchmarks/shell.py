@@ -63,7 +63,8 @@ def run() -> list[dict[str, Any]]:
     """Train the quick-start's network through the command line's own Trainer, epoch by epoch beside the bare loop.
 
     As shipped: W&B (offline) and CSV loggers, checkpoints, resume and finite-loss callbacks. The first epoch warms up.
-    The scheduler is left out on both sides, and so is validation, which a bare loop does not have.
+    The scheduler and the readouts on the way are left out on both sides, and so is validation, which a bare loop does
+    not have.
     """
     from ..cli import TheodoliteCLI
 
@@ -71,6 +72,7 @@ def run() -> list[dict[str, Any]]:
         words = ["fit", "--config", str(_CONFIG), "--runs_dir", folder, "--wandb", "offline"]
         words += ["--test_after_fit", "false", "--trainer.max_epochs", str(_EPOCHS), "--trainer.limit_val_batches", "0"]
         words += ["--trainer.gradient_clip_val", str(_CLIP), "--model.init_args.lr_scheduler", "null"]
+        words += ["--model.init_args.network.init_args.readout_every", "0"]
         words += ["--model.init_args.optimizer", "torch.optim.Adamax"]
         words += ["--model.init_args.optimizer.init_args.lr", str(_RATE)]
         words += ["--trainer.accelerator", "cpu", "--trainer.devices", "1"]
