@@ -6,7 +6,10 @@ from .chained import Chained
 from .faq import FAQ, Refined, faq
 from .features import HandmadeFeatures
 from .fgnn import FGNN
+from .local_search import TabuSearch, qap_cost, swap_deltas
 from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
+from .qap_solver import QAPSolver, TwoOpt
+from .references import ScipyFAQ, ScipyTwoOpt
 from .siamese import SiameseGNN
 from .spectral import GRAMPA, LowRankAlign, Umeyama
 from .task import GraphMatching, matching_loss
@@ -22,8 +25,13 @@ __all__ = [
     "HandmadeFeatures",
     "LowRankAlign",
     "MatchingNetwork",
+    "QAPSolver",
     "Refined",
+    "ScipyFAQ",
+    "ScipyTwoOpt",
     "SiameseGNN",
+    "TabuSearch",
+    "TwoOpt",
     "Umeyama",
     "argmax_accuracy",
     "assign",
@@ -34,4 +42,6 @@ __all__ = [
     "faq",
     "matching_loss",
     "objective",
+    "qap_cost",
+    "swap_deltas",
 ]
