@@ -87,8 +87,8 @@ class QAPSolver(MatchingNetwork):
     Half of the starts, up to 8, come from FAQ (the barycentre and random doubly stochastic matrices), the others are
     random permutations. Rounds follow: :class:`TabuSearch` takes 10 n steps from each start; what it finds replaces the
     start's incumbent if it is no worse; a random 3 to max(3, 0.3 n) places of the incumbent are shuffled for the next
-    round (iterated tabu search, `Misevicius 2012 <https://doi.org/10.1007/s00291-011-0274-z>`_). Every 8 rounds the
-    best quarter of the incumbents replaces the worst. Objectives of integer matrices are exact (float64).
+    round (iterated tabu search, after Misevicius, OR Spectrum 2012). Every 8 rounds the best quarter of the incumbents
+    replaces the worst. Objectives of integer matrices are exact (float64).
 
     Pairs are solved one after another on the CPU; a smaller first graph is padded by isolated nodes. O(starts n^2) time
     a step and memory.
