@@ -7,7 +7,10 @@ from .faq import FAQ, faq
 from .features import HandmadeFeatures
 from .fgnn import FGNN
 from .graduated import GraduatedAssignment
+from .local_search import TabuSearch, qap_cost, swap_deltas
 from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
+from .qap_solver import QAPSolver, TwoOpt
+from .references import ScipyFAQ, ScipyTwoOpt
 from .refined import Refined
 from .siamese import SiameseGNN
 from .spectral import GRAMPA, LowRankAlign, Umeyama
@@ -25,9 +28,14 @@ __all__ = [
     "HandmadeFeatures",
     "LowRankAlign",
     "MatchingNetwork",
+    "QAPSolver",
     "Refined",
     "Refiner",
+    "ScipyFAQ",
+    "ScipyTwoOpt",
     "SiameseGNN",
+    "TabuSearch",
+    "TwoOpt",
     "Umeyama",
     "argmax_accuracy",
     "assign",
@@ -38,4 +46,6 @@ __all__ = [
     "faq",
     "matching_loss",
     "objective",
+    "qap_cost",
+    "swap_deltas",
 ]

@@ -14,7 +14,7 @@ from .assignment import assign
 from .base import GraphPairs, Refiner
 from .metrics import objective
 
-__all__ = ["FAQ", "faq", "random_doubly_stochastic"]
+__all__ = ["FAQ", "faq", "permutation_matrix", "random_doubly_stochastic"]
 
 #: Matrix entries of the problems held at a time: more restarts are solved in blocks.
 MAX_ENTRIES = 1 << 24
@@ -207,7 +207,7 @@ class FAQ(Refiner):
 
     def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
         """Begin with the best assignment of given scores, (B, N1, N2), in place of the barycentre."""
-        vertex = _one_hot(assign(scores, pairs), pairs)
+        vertex = permutation_matrix(assign(scores, pairs), pairs)
         free = pairs.second.node_mask.to(vertex) - vertex.sum(1)
         spare = pairs.second.node_mask.clone()
         spare[:, : pairs.first.max_size] &= ~pairs.first.node_mask
@@ -226,7 +226,7 @@ class FAQ(Refiner):
             found += self.solve(pairs, torch.stack(starts))
         values = torch.stack([objective(matching, pairs) for matching in found])
         best = values.argmin(0) if pairs.minimize else values.argmax(0)
-        return _one_hot(torch.stack(found)[best, torch.arange(pairs.num_pairs)], pairs)
+        return permutation_matrix(torch.stack(found)[best, torch.arange(pairs.num_pairs)], pairs)
 
     def solve(self, pairs: GraphPairs, starts: Tensor) -> Tensor:
         """Run FAQ from doubly stochastic starts, (R, B, N2, N2); give their matchings, (R, B, N1) int64."""
@@ -261,7 +261,7 @@ def _barycentre(pairs: GraphPairs) -> Tensor:
     return nodes.unsqueeze(2) * nodes.unsqueeze(1) / pairs.second.sizes[:, None, None]
 
 
-def _one_hot(matching: Tensor, pairs: GraphPairs) -> Tensor:
+def permutation_matrix(matching: Tensor, pairs: GraphPairs) -> Tensor:
     """Write matchings (B, N1) as permutation matrices (B, N1, N2), zero beyond a size."""
     matrix = torch.zeros(*matching.shape, pairs.second.max_size, dtype=pairs.first.dense.dtype, device=matching.device)
     matrix.scatter_(2, matching.clamp(min=0).unsqueeze(2), 1.0)

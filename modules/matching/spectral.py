@@ -91,7 +91,8 @@ class LowRankAlign(MatchingNetwork):
     matrices :math:`X = \sum_i s_i u_i v_i^T`, with signs s in {-1, 1}, maximises the objective of the rank-k
     approximations of A and B. Here u_i and v_i are the eigenvectors of the k largest eigenvalues; for each of the 2^k
     signs X is rounded by linear assignment, and the X whose assignment has the largest objective on A and B themselves
-    is given. Matrices are made symmetric; a smaller first graph is padded by isolated nodes. O(2^k n^3) time a pair.
+    is given (on a tie that of the largest total score). The paper's term for mismatched edges is left out. Matrices are
+    made symmetric; a smaller first graph is padded by isolated nodes. O(2^k n^3) time a pair.
 
     Args:
         rank: Number of eigenvectors k (the number of nodes, if that is less).
@@ -112,15 +113,20 @@ class LowRankAlign(MatchingNetwork):
         """Give X of the best signs, (B, N1, N2) float64."""
         eigenvectors = [_eigenvectors(pairs, number) for number in range(pairs.num_pairs)]
         result = _zeros(pairs)
-        best = result.new_full((pairs.num_pairs,), -torch.inf)
+        best = best_total = result.new_full((pairs.num_pairs,), -torch.inf)
         for signs in itertools.product((1.0, -1.0), repeat=self.rank):
             scores = _zeros(pairs)
             for number, (vectors, others) in enumerate(eigenvectors):
                 kept, other = vectors[:, -self.rank :], others[:, -self.rank :]
                 scores[number, : len(kept), : len(other)] = (kept * kept.new_tensor(signs[: kept.shape[1]])) @ other.T
-            value = objective(assign(scores, pairs), pairs)
-            better = value > best
-            best[better], result[better] = value[better], scores[better]
+            matching = assign(scores, pairs)
+            value = objective(matching, pairs)
+            taken = scores.gather(2, matching.clamp(min=0).unsqueeze(2)).squeeze(2)
+            total = (taken * pairs.first.node_mask).sum(1)
+            better = (value > best) | ((value == best) & (total > best_total))
+            best = torch.where(better, value, best)
+            best_total = torch.where(better, total, best_total)
+            result[better] = scores[better]
         return result
 
 

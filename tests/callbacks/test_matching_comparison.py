@@ -25,7 +25,13 @@ from theodolite.modules.matching import (
 def data():
     # 3 levels x 5 pairs: 15 samples in batches of 2, not divisible by two ranks
     return QAPDataModule(
-        num_nodes=12, noises=[0.0, 0.1, 0.2], train_pairs=4, val_pairs=3, test_pairs=5, batch_size=2, seed=1
+        num_nodes=12,
+        edge_probability=0.5,
+        noises=[0.0, 0.1, 0.2],
+        train_pairs=4,
+        val_pairs=3,
+        test_pairs=5,
+        batch_size=2,
     )
 
 
