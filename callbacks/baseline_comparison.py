@@ -36,6 +36,8 @@ class BaselineComparison(Comparison):
         ValueError: If ``metric`` is another, or ``every_n_epochs`` negative.
     """
 
+    logged_by_module = ("overlap", "accuracy")
+
     def __init__(
         self,
         baselines: list[NodeNetwork] | None = None,

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +38,9 @@ class Comparison(Callback, ABC):
     Raises:
         ValueError: If ``every_n_epochs`` is negative.
     """
+
+    #: Quantities whose mean over all samples the module logs itself.
+    logged_by_module: Collection[str] = ()
 
     def __init__(self, metrics: Sequence[str], group_by: str | None, every_n_epochs: int) -> None:
         if every_n_epochs < 0:
@@ -154,7 +157,7 @@ class Comparison(Callback, ABC):
             for row, method in enumerate(methods):
                 for column, metric in enumerate(self.metrics):
                     key = f"{stage}/{metric}" + (f"_{method}" if method else "")
-                    if detail or method:  # the module's own mean over all samples is logged by the module
+                    if detail or method or metric not in self.logged_by_module:
                         pl_module.log(f"{key}{detail}", float(means[row, column]), sync_dist=True, batch_size=1)
                     error = float(errors[row, column])
                     pl_module.log(f"{key}{detail}_stderr", error, sync_dist=True, batch_size=1)

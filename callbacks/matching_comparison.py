@@ -1,4 +1,4 @@
-"""Recovery of a planted matching by a trained network, beside solvers and published values on the same pairs."""
+"""Matchings by a trained network, beside solvers and published values on the same pairs."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -7,16 +7,18 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from ..modules.matching import argmax_accuracy, assign, assignment_accuracy, common_edges, exact_recovery
+from ..modules.matching import argmax_accuracy, assign, assignment_accuracy, common_edges, exact_recovery, gap
 from ..modules.matching.base import GraphPairs, MatchingNetwork, Refiner
 from ..modules.matching.refined import refine, refined_name
 from .comparison import Comparison, snake_case, words
 
-MatchingMetric = Literal["accuracy", "argmax_accuracy", "common_edges", "exact_recovery"]
+MatchingMetric = Literal["accuracy", "argmax_accuracy", "common_edges", "exact_recovery", "gap", "solved"]
+#: Quantities that need a planted matching.
+_PLANTED = {"accuracy", "argmax_accuracy", "exact_recovery"}
 
 
 class MatchingComparison(Comparison):
-    """Measure how well planted matchings are recovered, by the module and by solvers, on the same pairs of graphs.
+    """Measure how well graphs are matched, by the module and by solvers, on the same pairs of graphs.
 
     How it averages, and what it logs and writes: see :class:`Comparison`; an example of a key is
     ``test/accuracy_faq/noise_0.02``. Cost: one more forward pass of the module a batch, one of every solver, and one
@@ -28,7 +30,8 @@ class MatchingComparison(Comparison):
             example ``test/accuracy_module_faq/noise_0.02``).
         planted: Show the planted matching too (for ``common_edges``: what the noise left).
         metrics: ``accuracy`` (of the best assignment), ``argmax_accuracy`` (best column of each row),
-            ``common_edges``, ``exact_recovery``; one table and one figure each.
+            ``common_edges``, ``exact_recovery``, all of generated pairs; ``gap`` to the best known objective in per
+            cent, and ``solved``, 1 if there is none, of quadratic assignment problems. One table and one figure each.
         group_by: ``noise``, or ``None`` for one group.
         published_accuracy: Published accuracies to show beside, ``{source: [[noise, value], ...]}``.
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
@@ -36,6 +39,8 @@ class MatchingComparison(Comparison):
     Raises:
         ValueError: If a metric or ``group_by`` is another, or ``every_n_epochs`` negative.
     """
+
+    logged_by_module = ("accuracy", "argmax_accuracy", "common_edges", "exact_recovery")
 
     def __init__(
         self,
@@ -76,14 +81,20 @@ class MatchingComparison(Comparison):
     def measure(self, pl_module: LightningModule, batch: GraphPairs) -> tuple[Tensor, Tensor, Tensor]:
         """Match the pairs of a batch by every method."""
         groups = batch.noise if self.group_by is not None else torch.zeros(batch.num_pairs)
-        if groups is None or batch.permutation is None:
-            msg = "MatchingComparison: the pairs have no planted matching or no noise level; measure generated pairs."
+        if groups is None:
+            msg = "MatchingComparison(group_by='noise'): the pairs have no noise level; give group_by=null."
+            raise ValueError(msg)
+        if batch.permutation is None and (self.planted or _PLANTED & set(self.metrics)):
+            msg = (
+                "MatchingComparison: the pairs have no planted matching; leave planted out and measure gap, solved or "
+                "common_edges."
+            )
             raise ValueError(msg)
         scores = pl_module(batch)
         results = [scores, *(refine(batch, scores, refiners) for refiners in self.refinements)]
         results += [solver(batch) for solver in self.solvers]
         values = [self._values(result, assign(result, batch), batch) for result in results]
-        if self.planted:
+        if self.planted and batch.permutation is not None:
             ideal = torch.zeros_like(scores).scatter_(2, batch.permutation.clamp(min=0).unsqueeze(2), 1.0)
             values.append(self._values(ideal, batch.permutation, batch))
         return batch.sample_id, groups, torch.stack(values, dim=1)
@@ -101,5 +112,7 @@ class MatchingComparison(Comparison):
             "argmax_accuracy": lambda: argmax_accuracy(scores, batch),
             "common_edges": lambda: common_edges(matching, batch),
             "exact_recovery": lambda: exact_recovery(matching, batch),
+            "gap": lambda: gap(matching, batch),
+            "solved": lambda: gap(matching, batch) <= 0,
         }
         return torch.stack([computed[metric]().double() for metric in self.metrics], dim=1)

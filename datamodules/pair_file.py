@@ -53,7 +53,14 @@ class _Instances(Dataset[GraphPairs]):
 
     def __getitem__(self, index: int) -> GraphPairs:
         instance = self.instances[index]
-        return GraphPairs(instance.first, instance.second, sample_id=torch.tensor([index]), minimize=instance.minimize)
+        known = None if instance.best_known is None else torch.tensor([instance.best_known], dtype=torch.float64)
+        return GraphPairs(
+            instance.first,
+            instance.second,
+            sample_id=torch.tensor([index]),
+            minimize=instance.minimize,
+            best_known=known,
+        )
 
 
 class InstanceDataModule(LightningDataModule, ABC):

@@ -29,7 +29,7 @@ CLAIMS = Path(__file__).parent / "claims"
 CONFIGS = Path(__file__).parent / "configs"
 
 _COMMANDS = ("fit", "test")
-_CRITERIA = ("at_least", "above", "at_least_best_of", "above_all")
+_CRITERIA = ("at_least", "above", "at_most", "at_least_best_of", "above_all", "below_all")
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,26 @@ class Target:
     Args:
         at_least: The value must be >= this number.
         above: The value must be > this number.
+        at_most: The value must be <= this number.
         at_least_best_of: The value must be >= the largest of these metrics, less ``minus``. A metric of another run of
             the claim is written ``run:metric``.
         minus: Slack under the best of ``at_least_best_of``, in the metric's unit; negative for a lead over it.
         above_all: The value must be > each of these metrics.
+        below_all: The value must be < each of these metrics.
     """
 
     at_least: float | None = None
     above: float | None = None
+    at_most: float | None = None
     at_least_best_of: tuple[str, ...] = ()
     minus: float = 0.0
     above_all: tuple[str, ...] = ()
+    below_all: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All metrics that the value is compared with."""
+        return self.at_least_best_of + self.above_all + self.below_all
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,9 @@ def judge(row: Row, measured: Mapping[tuple[str, str], float]) -> tuple[str, str
     if target.above is not None:
         met.append(value > target.above)
         words.append(f"> {target.above:g}")
+    if target.at_most is not None:
+        met.append(value <= target.at_most)
+        words.append(f"<= {target.at_most:g}")
     if target.at_least_best_of:
         best = _best(row.run, target.at_least_best_of, measured)
         complete = complete and best is not None
@@ -191,6 +203,13 @@ def judge(row: Row, measured: Mapping[tuple[str, str], float]) -> tuple[str, str
         best = math.nan if best is None else best
         met.append(value > best)
         words.append(f"> every baseline, best {best:.3f}")
+    if target.below_all:
+        negated = {key: -number for key, number in measured.items()}
+        least = _best(row.run, target.below_all, negated)
+        complete = complete and least is not None
+        least = math.nan if least is None else -least
+        met.append(value < least)
+        words.append(f"< every baseline, best {least:.3f}")
     verdict = ("met" if all(met) else "missed") if complete else "failed"
     return verdict, " and ".join(words)
 
@@ -269,7 +288,7 @@ def _row(entry: Any, where: str, runs: Mapping[str, Run]) -> Row:
     )
     named = {row.run}
     if row.target is not None:
-        named |= {split_reference(name, row.run)[0] for name in row.target.at_least_best_of + row.target.above_all}
+        named |= {split_reference(name, row.run)[0] for name in row.target.references}
     unknown = sorted(named - set(runs))
     if unknown:
         msg = f"{where}: run {unknown[0]!r} does not exist; the runs are {', '.join(runs)}"
@@ -283,13 +302,16 @@ def _target(entry: Any, where: str) -> Target:
     empty = not any(fields.get(name) not in (None, []) for name in _CRITERIA)
     if empty or ("minus" in fields and not fields.get("at_least_best_of")):
         msg = (
-            f"{where}: give at_least, above, at_least_best_of (with minus) or above_all; leave target out to show only"
+            f"{where}: give at_least, above, at_most, at_least_best_of (with minus), above_all or below_all; leave "
+            "target out to show only"
         )
         raise ValueError(msg)
     return Target(
         at_least=optional_number(fields, "at_least", where),
         above=optional_number(fields, "above", where),
+        at_most=optional_number(fields, "at_most", where),
         at_least_best_of=tuple(map(str, list_of(fields.get("at_least_best_of", []), f"{where}, at_least_best_of"))),
         minus=optional_number(fields, "minus", where) or 0.0,
         above_all=tuple(map(str, list_of(fields.get("above_all", []), f"{where}, above_all"))),
+        below_all=tuple(map(str, list_of(fields.get("below_all", []), f"{where}, below_all"))),
     )

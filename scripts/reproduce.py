@@ -201,8 +201,7 @@ def _needed(claim: Claim) -> list[str]:
     used = {row.run for row in claim.rows}
     for row in claim.rows:
         if row.target is not None:
-            references = row.target.at_least_best_of + row.target.above_all
-            used |= {split_reference(reference, row.run)[0] for reference in references}
+            used |= {split_reference(reference, row.run)[0] for reference in row.target.references}
     return [name for name in claim.runs if name in used]
 
 

@@ -8,7 +8,7 @@ from .features import HandmadeFeatures
 from .fgnn import FGNN
 from .graduated import GraduatedAssignment
 from .local_search import TabuSearch, qap_cost, swap_deltas
-from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, objective
+from .metrics import argmax_accuracy, assignment_accuracy, common_edges, exact_recovery, gap, objective
 from .qap_solver import QAPSolver, TwoOpt
 from .references import ScipyFAQ, ScipyTwoOpt
 from .refined import Refined
@@ -44,6 +44,7 @@ __all__ = [
     "common_edges",
     "exact_recovery",
     "faq",
+    "gap",
     "matching_loss",
     "objective",
     "qap_cost",

@@ -99,6 +99,7 @@ class GraphPairs:
         sample_id: Number of each pair in its split, (B,) int64; by default the place in the batch.
         noise: Noise level of each pair, (B,) float32, by which measurements group.
         minimize: Whether a small objective is wanted, as in quadratic assignment problems, not a large one.
+        best_known: Best objective known of each pair, (B,) float64.
 
     Raises:
         ValueError: If the sides differ in number, or a first graph is larger than its partner.
@@ -112,6 +113,7 @@ class GraphPairs:
         sample_id: Tensor | None = None,
         noise: Tensor | None = None,
         minimize: bool = False,
+        best_known: Tensor | None = None,
     ) -> None:
         if len(first.sizes) != len(second.sizes):
             msg = f"GraphPairs: {len(first.sizes)} first and {len(second.sizes)} second graphs; give as many of each."
@@ -129,6 +131,7 @@ class GraphPairs:
         self.sample_id = torch.arange(len(first.sizes)) if sample_id is None else sample_id
         self.noise = noise
         self.minimize = minimize
+        self.best_known = best_known
 
     @classmethod
     def from_dense(
@@ -154,10 +157,10 @@ class GraphPairs:
         """Copy to a device."""
         tensors = [
             None if tensor is None else tensor.to(device, non_blocking=non_blocking)
-            for tensor in (self.permutation, self.sample_id, self.noise)
+            for tensor in (self.permutation, self.sample_id, self.noise, self.best_known)
         ]
         first, second = self.first.to(device, non_blocking), self.second.to(device, non_blocking)
-        return GraphPairs(first, second, *tensors, minimize=self.minimize)
+        return GraphPairs(first, second, *tensors[:3], minimize=self.minimize, best_known=tensors[3])
 
 
 class MatchingNetwork(nn.Module, ABC):

@@ -10,6 +10,7 @@ __all__ = [
     "assignment_accuracy",
     "common_edges",
     "exact_recovery",
+    "gap",
     "objective",
     "permute_second",
 ]
@@ -51,6 +52,20 @@ def argmax_accuracy(scores: Tensor, pairs: GraphPairs) -> Tensor:
     if pairs.mask is not None:
         scores = scores.masked_fill(~pairs.second.node_mask.unsqueeze(1), -torch.inf)
     return assignment_accuracy(scores.argmax(2), pairs)
+
+
+def gap(matching: Tensor, pairs: GraphPairs) -> Tensor:
+    """Give how much worse than the best known the objective is, (B,), in per cent of it (of 1 if that is 0).
+
+    Raises:
+        ValueError: If no best objective is known.
+    """
+    if pairs.best_known is None:
+        msg = "gap: no best objective of these pairs is known; measure the objective instead."
+        raise ValueError(msg)
+    excess = objective(matching, pairs) - pairs.best_known
+    scale = torch.where(pairs.best_known == 0, 1.0, pairs.best_known.abs())
+    return 100 * (excess if pairs.minimize else -excess) / scale
 
 
 def exact_recovery(matching: Tensor, pairs: GraphPairs) -> Tensor:

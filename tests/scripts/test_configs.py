@@ -7,18 +7,31 @@ import torch
 import yaml
 
 from theodolite.modules.community import CommunityDetection
+from theodolite.modules.matching import GraphMatching
 from theodolite.scripts.claims import CONFIGS, load_claims
 from theodolite.scripts.main import main
 
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
-TRAINED = [name for name in ALL if not name.endswith("predict.yaml")]
+#: Those that are run by `theodolite predict` or `test`, and have tests of their own.
+UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
+TRAINED = [name for name in ALL if name not in UNTRAINED]
+COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
+          "--trainer.enable_model_summary", "false"]  # fmt: skip
 
 
 def tiny(name, data_dir):
     """Give options that make an experiment tiny without changing which classes it uses."""
     config = yaml.safe_load((CONFIGS / name).read_text())
-    words = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-    words += ["--trainer.enable_model_summary", "false", "--wandb", "disabled", "--model.network.depth", "2"]
+    if config["data"]["class_path"] == "QAPDataModule":
+        words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
+        words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
+        if config["data"]["init_args"]["model"] == "regular":
+            words += ["--data.degree", "4"]
+        kind = config["model"]["init_args"]["network"]["class_path"]
+        return words + {"SiameseGNN": ["--model.network.depth", "2"], "FGNN": ["--model.network.width", "4"]}.get(
+            kind, []
+        )
+    words = [*COMMON, "--model.network.depth", "2"]
     if config["data"]["class_path"] == "SNAPDataModule":
         # one batch of one community pair in some hundred: the real graph, cut small
         words += ["--data.data_dir", str(data_dir / "graphs"), "--data.max_community_size", "9"]
@@ -54,6 +67,9 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
         assert wanted <= logged, f"{claim.id}: {sorted(wanted - logged)}"
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     config = yaml.safe_load((CONFIGS / name).read_text())
+    if config["model"]["class_path"] == "GraphMatching":
+        GraphMatching.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+        return
     hyperparameters = checkpoint["hyper_parameters"]
     expected = {"SBMDataModule": config["data"]["init_args"].get("num_classes", 2), "SNAPDataModule": 3}
     num_classes = expected[config["data"]["class_path"]]
@@ -61,6 +77,32 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
     assert hyperparameters["network"]["init_args"]["num_classes"] == num_classes
     loaded = CommunityDetection.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert loaded.network.num_classes == num_classes
+
+
+def test_qaplib_config_logs_what_its_claim_reads(tmp_path, data_dir):
+    words = ["test", "--config", str(CONFIGS / "matching/qaplib.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += ["--data.data_dir", str(data_dir / "qaplib"), "--data.instances", "[nug12, esc16f]", "--run_id", "tiny"]
+    seconds = "[{class_path: QAPSolver, init_args: {seconds: 0.3}}, {class_path: ScipyFAQ}, {class_path: ScipyTwoOpt}]"
+    words += ["--trainer.callbacks.init_args.solvers", seconds]
+    assert main(words) == 0
+    with (tmp_path / "qaplib/tiny/metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {entry.metric for entry in load_claims()["qaplib"].rows} <= set(row)
+    assert float(row["test/gap_qapsolver"]) >= 0
+    assert float(row["test/solved_qapsolver"]) == 1  # two instances that a blink of tabu search solves
+
+
+def test_solve_config_writes_a_permutation_and_its_gap(tmp_path, data_dir, capsys):
+    words = ["predict", "--config", str(CONFIGS / "matching/solve.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += ["--data.path", str(data_dir / "qaplib/nug12.dat"), "--model.network.seconds", "0.5"]
+    assert main(words) == 0
+    (path,) = tmp_path.rglob("matching.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(int(row["second"]) for row in rows) == list(range(1, 13))
+    printed = capsys.readouterr().out
+    assert "578" in printed
+    assert "0.00" in printed
 
 
 def test_prediction_config_labels_a_users_graph(tmp_path, capsys):
@@ -104,6 +146,6 @@ def test_every_config_says_what_it_shows_its_source_and_its_minutes():
         head = [line for line in (CONFIGS / name).read_text().splitlines() if line.startswith("#")]
         text = " ".join(head)
         assert len(head) >= 3, name
-        assert name.endswith("predict.yaml") or "Source:" in text, name
+        assert name in UNTRAINED or "Source:" in text, name
         assert "CPU" in text, name
         assert "MINUTES" not in text, name
