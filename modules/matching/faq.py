@@ -1,16 +1,14 @@
 """FAQ: the quadratic assignment problem by Frank-Wolfe on doubly stochastic matrices, many problems at a time."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from .assignment import assign
+from .assignment import assign, assign_all
 from .base import GraphPairs, MatchingNetwork
 from .metrics import objective
 
@@ -33,7 +31,8 @@ class _Problem(NamedTuple):
     symmetric: bool
 
     def select(self, keep: Tensor) -> "_Problem":
-        return _Problem(*(tensor.index_select(0, keep) for tensor in self[:4]), self.symmetric)
+        first, second, sizes, inside = (tensor.index_select(0, keep) for tensor in self[:4])
+        return _Problem(first, second, sizes, inside, self.symmetric)
 
     def at(self, matrix: Tensor, columns: Tensor) -> Tensor:
         """Sum the entries of permutations within each size: <M, Q>, (P,)."""
@@ -86,7 +85,7 @@ def faq(
     gradient = problem.gradient(lambda matrix: start @ matrix)
     value, norm = (gradient * current).sum((1, 2)) / 2, current.square().sum((1, 2))
     for _ in range(iterations):
-        columns = _assign(sign * gradient, problem.sizes)
+        columns = assign_all(sign * gradient, problem.sizes)
         vertex_gradient = problem.gradient(lambda matrix, rows=columns: _take_rows(matrix, rows))
         # f at the vertex Q, and the products <gradient, Q> and <P, Q>: sums over the entries of a permutation
         vertex_value = problem.at(vertex_gradient, columns) / 2
@@ -105,56 +104,18 @@ def faq(
             result[which[~active]] = current[~active]
             keep = active.nonzero().squeeze(1)
             if len(keep) == 0:
-                return _assign(result, sizes)
+                return assign_all(result, sizes)
             problem = problem.select(keep)
             current, gradient = current.index_select(0, keep), gradient.index_select(0, keep)
             which, value, norm = which[keep], value[keep], norm[keep]
     result[which] = current
-    return _assign(result, sizes)
+    return assign_all(result, sizes)
 
 
 def _take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     """Give Q M for the permutation matrices Q with Q[i, rows[i]] = 1."""
     starts = torch.arange(len(rows), device=rows.device).unsqueeze(1) * rows.shape[1]
     return matrix.flatten(0, 1).index_select(0, (rows + starts).flatten()).view_as(matrix)  # 10x faster than gather
-
-
-def _assign(scores: Tensor, sizes: Tensor) -> Tensor:
-    """Maximise the score of each problem's assignment; beyond its size every row takes its own column."""
-    costs = _near_duals(scores).double().cpu().numpy()
-    extent = sizes.tolist()
-    columns = np.tile(np.arange(costs.shape[1]), (len(costs), 1))
-
-    def solve(first: int) -> None:
-        for number in range(first, len(costs), threads):
-            size = extent[number]
-            columns[number, :size] = linear_sum_assignment(costs[number, :size, :size])[1]
-
-    threads = min(torch.get_num_threads(), len(costs))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:  # SciPy's solver releases the interpreter's lock
-            list(pool.map(solve, range(threads)))
-    else:
-        solve(0)
-    return torch.from_numpy(columns).to(scores.device)
-
-
-def _near_duals(scores: Tensor, sweeps: int = 2, width: float = 0.3) -> Tensor:
-    """Give costs with the same best assignment, found 2-3x sooner: the shortest paths are then short.
-
-    A constant a row or column changes no assignment. The constants are the potentials of an assignment smoothed by
-    entropy (Sinkhorn's sweeps), near the solution of the dual problem, from which the solver would start best.
-    """
-    scores = scores - scores.mean(1, keepdim=True)
-    scores -= scores.mean(2, keepdim=True)
-    scores /= (width * scores.square().mean((1, 2), keepdim=True).sqrt()).clamp(min=1e-30)
-    kernel = scores.clamp(-30, 30).exp_()  # any potentials will do: finite ones
-    column = torch.ones_like(kernel[:, :1])
-    row = column.mT
-    for _ in range(sweeps):
-        row = 1 / (kernel * column).sum(2, keepdim=True)
-        column = 1 / (kernel * row).sum(1, keepdim=True)
-    return scores.add_(row.log()).add_(column.log()).neg_()
 
 
 def _line_search(square: Tensor, linear: Tensor) -> Tensor:
