@@ -1,16 +1,14 @@
 """FAQ: the quadratic assignment problem by Frank-Wolfe on doubly stochastic matrices, many problems at a time."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from .assignment import assign
+from .assignment import assign, assign_all
 from .base import GraphPairs, Refiner
 from .metrics import objective
 
@@ -21,20 +19,29 @@ MAX_ENTRIES = 1 << 24
 
 
 class _Problem(NamedTuple):
-    """Weight matrices of P problems, (P, N, N) each, and their sizes, (P,); symmetric ones need one product."""
+    """Weight matrices of P problems, (P, N, N) each, their sizes, (P,), and which places are within, (P, N).
+
+    Symmetric matrices need one product.
+    """
 
     first: Tensor
     second: Tensor
     sizes: Tensor
+    inside: Tensor
     symmetric: bool
 
     def select(self, keep: Tensor) -> "_Problem":
-        return _Problem(self.first[keep], self.second[keep], self.sizes[keep], self.symmetric)
+        first, second, sizes, inside = (tensor.index_select(0, keep) for tensor in self[:4])
+        return _Problem(first, second, sizes, inside, self.symmetric)
+
+    def at(self, matrix: Tensor, columns: Tensor) -> Tensor:
+        """Sum the entries of permutations within each size: <M, Q>, (P,)."""
+        return (matrix.gather(2, columns.unsqueeze(2)).squeeze(2) * self.inside).sum(1)
 
     def gradient(self, apply: Callable[[Tensor], Tensor]) -> Tensor:
         """Give A^T X B + A X B^T, where X is known by what it makes of a matrix."""
-        forth = self.first.transpose(1, 2) @ apply(self.second)
-        return 2 * forth if self.symmetric else forth + self.first @ apply(self.second.transpose(1, 2))
+        back = self.first @ apply(self.second.transpose(1, 2) if not self.symmetric else self.second)
+        return back.mul_(2) if self.symmetric else back + self.first.transpose(1, 2) @ apply(self.second)
 
 
 def faq(
@@ -70,70 +77,45 @@ def faq(
     if sizes is None:
         sizes = torch.full((len(first),), first.shape[1], device=first.device)
     symmetric = torch.equal(first, first.transpose(1, 2)) and torch.equal(second, second.transpose(1, 2))
-    problem = _Problem(first, second, sizes, symmetric)
+    inside = torch.arange(first.shape[1], device=first.device) < sizes.unsqueeze(1)
+    problem = _Problem(first, second, sizes, inside, symmetric)
     sign = 1.0 if maximize else -1.0
     result, current = start.clone(), start.clone()
     which = torch.arange(len(first), device=first.device)
     gradient = problem.gradient(lambda matrix: start @ matrix)
     value, norm = (gradient * current).sum((1, 2)) / 2, current.square().sum((1, 2))
     for _ in range(iterations):
-        columns = _assign(sign * gradient, problem.sizes)
+        columns = assign_all(sign * gradient, problem.sizes)
         vertex_gradient = problem.gradient(lambda matrix, rows=columns: _take_rows(matrix, rows))
         # f at the vertex Q, and the products <gradient, Q> and <P, Q>: sums over the entries of a permutation
-        vertex_value = _at(vertex_gradient, columns, problem.sizes) / 2
-        slope = _at(gradient, columns, problem.sizes)
-        product = _at(current, columns, problem.sizes)
+        vertex_value = problem.at(vertex_gradient, columns) / 2
+        slope = problem.at(gradient, columns)
+        product = problem.at(current, columns)
         square, linear = value - slope + vertex_value, slope - 2 * value
         step = _line_search(sign * square, sign * linear)
         value = value + step * linear + step.square() * square
         moved = step * (norm - 2 * product + problem.sizes).clamp(min=0).sqrt()
         norm = (1 - step).square() * norm + 2 * step * (1 - step) * product + step.square() * problem.sizes
-        inside = torch.arange(columns.shape[1], device=columns.device) < problem.sizes.unsqueeze(1)
         current *= (1 - step)[:, None, None]
-        current.scatter_add_(2, columns.unsqueeze(2), (step.unsqueeze(1) * inside).unsqueeze(2))
+        current.scatter_add_(2, columns.unsqueeze(2), (step.unsqueeze(1) * problem.inside).unsqueeze(2))
         gradient = gradient.lerp_(vertex_gradient, step[:, None, None])
         active = moved >= tolerance * problem.sizes.sqrt()
         if not bool(active.all()):
             result[which[~active]] = current[~active]
-            if not bool(active.any()):
-                return _assign(result, sizes)
-            problem, current, gradient = problem.select(active), current[active], gradient[active]
-            which, value, norm = which[active], value[active], norm[active]
+            keep = active.nonzero().squeeze(1)
+            if len(keep) == 0:
+                return assign_all(result, sizes)
+            problem = problem.select(keep)
+            current, gradient = current.index_select(0, keep), gradient.index_select(0, keep)
+            which, value, norm = which[keep], value[keep], norm[keep]
     result[which] = current
-    return _assign(result, sizes)
-
-
-def _at(matrix: Tensor, columns: Tensor, sizes: Tensor) -> Tensor:
-    """Sum the entries of a permutation within each size: <M, Q>, (P,)."""
-    entries = matrix.gather(2, columns.unsqueeze(2)).squeeze(2)
-    return (entries * (torch.arange(columns.shape[1], device=columns.device) < sizes.unsqueeze(1))).sum(1)
+    return assign_all(result, sizes)
 
 
 def _take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     """Give Q M for the permutation matrices Q with Q[i, rows[i]] = 1."""
-    return matrix.gather(1, rows.unsqueeze(2).expand(-1, -1, matrix.shape[2]))
-
-
-def _assign(scores: Tensor, sizes: Tensor) -> Tensor:
-    """Maximise the score of each problem's assignment; beyond its size every row takes its own column."""
-    # A constant a row or column changes no assignment; without their means the shortest paths are found 2-4x sooner.
-    scores = scores - scores.mean(1, keepdim=True)
-    values = (scores - scores.mean(2, keepdim=True)).double().cpu().numpy()
-    extent = sizes.tolist()
-    columns = np.tile(np.arange(values.shape[1]), (len(values), 1))
-
-    def solve(first: int) -> None:
-        for number in range(first, len(values), threads):
-            size = extent[number]
-            columns[number, :size] = linear_sum_assignment(values[number, :size, :size], maximize=True)[1]
-
-    threads = min(torch.get_num_threads(), len(values))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:  # SciPy's solver releases the interpreter's lock
-            list(pool.map(solve, range(threads)))
-    else:
-        solve(0)
-    return torch.from_numpy(columns).to(scores.device)
+    starts = torch.arange(len(rows), device=rows.device).unsqueeze(1) * rows.shape[1]
+    return matrix.flatten(0, 1).index_select(0, (rows + starts).flatten()).view_as(matrix)  # 10x faster than gather
 
 
 def _line_search(square: Tensor, linear: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from theodolite.modules.matching import GraphPairs, Graphs, assign, assign_candidates
+from theodolite.modules.matching.assignment import assign_all
 
 
 def test_each_pair_gets_its_best_assignment_within_its_sizes():
@@ -64,3 +65,33 @@ def test_impossible_requests_are_refused():
         assign_candidates(torch.zeros(5, 2), torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"assign_candidates\(candidates=0\)"):
         assign_candidates(torch.zeros(4, 2), torch.zeros(4, 2), candidates=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_square_problems_are_solved_at_their_optimum_whatever_the_scores(dtype):
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([9, 4, 9, 1, 9, 9])
+    scores = torch.randn(6, 9, 9, generator=generator).to(dtype)
+    scores[2] = 0.0
+    scores[4] = scores[4, :, :1] * scores[4, :1]  # of rank 1, as at the first step of FAQ
+    scores[5] = (8 * scores[5]).exp() * 1e6  # heavy tails
+    for k, size in enumerate(sizes.tolist()):
+        scores[k, size:], scores[k, :, size:] = 0, 0
+    columns = assign_all(scores, sizes)
+    for k, size in enumerate(sizes.tolist()):
+        block = scores[k, :size, :size].double().numpy()
+        best = block[linear_sum_assignment(block, maximize=True)].sum()
+        assert block[np.arange(size), columns[k, :size].numpy()].sum() == pytest.approx(best, rel=1e-5)
+        assert columns[k, size:].tolist() == list(range(size, 9))
+        assert sorted(columns[k].tolist()) == list(range(9))
+
+
+def test_threads_change_no_assignment():
+    scores, threads = torch.randn(7, 12, 12, generator=torch.Generator().manual_seed(1)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = assign_all(scores, torch.full((7,), 12))
+        torch.set_num_threads(3)
+        assert torch.equal(assign_all(scores, torch.full((7,), 12)), alone)
+    finally:
+        torch.set_num_threads(threads)

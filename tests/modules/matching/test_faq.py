@@ -54,16 +54,20 @@ def test_best_of_many_starts_is_the_optimum_of_small_problems(symmetric, maximiz
     assert sum(reached) >= 5  # of 8: what no vertex near a random start leads to stays out of reach
 
 
+def problem_of(first, second, symmetric):
+    number, n = first.shape[:2]
+    return _Problem(first, second, torch.full((number,), n), torch.ones(number, n, dtype=torch.bool), symmetric)
+
+
 def test_gradient_is_that_of_the_objective():
     first, second = random_matrices(3, 6, 0)
     matrix = torch.rand(3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     value = (first * (matrix @ second @ matrix.mT)).sum()
     expected = torch.autograd.grad(value, matrix)[0]
-    sizes = torch.full((3,), 6)
-    gradient = _Problem(first, second, sizes, symmetric=False).gradient(lambda other: matrix @ other)
+    gradient = problem_of(first, second, False).gradient(lambda other: matrix @ other)
     torch.testing.assert_close(gradient, expected)
     first, second = first + first.mT, second + second.mT
-    both = [_Problem(first, second, sizes, symmetric=s).gradient(lambda other: matrix @ other) for s in (True, False)]
+    both = [problem_of(first, second, s).gradient(lambda other: matrix @ other) for s in (True, False)]
     torch.testing.assert_close(both[0], both[1])
 
 
