@@ -15,24 +15,29 @@ class GraduatedAssignment(Refiner):
     After `"A graduated assignment algorithm for graph matching" <https://doi.org/10.1109/34.491619>`_ (Gold and
     Rangarajan 1996). With S_0 the given scores, read as log-likelihoods, and A, B the adjacency matrices,
 
-    .. math:: X_t = \mathrm{Sinkhorn}(\exp S_t), \qquad S_{t+1} = S_0 + \beta\, A X_t B
+    .. math:: X_t = \mathrm{Sinkhorn}(\exp S_t), \qquad S_{t+1} = w S_0 + \beta_t\, A X_t B
 
     adds beta to a match for every neighbour that is expected to be matched to a neighbour of the other node. By default
     :math:`\beta = -\log(\text{density of B})`, the log-likelihood ratio of one common neighbour when little noise
-    separates the graphs. From scores with a few per cent of correct matches all nodes of a sparse graph can fall into
-    place. Deviation from the paper: S_0 stays in, and beta is constant instead of annealed. O(E n) time a step (sparse
-    products), O(n^2) memory a pair.
+    separates the graphs; it grows from beta / ``anneal`` to beta ``anneal`` in equal ratios. From scores with a few per
+    cent of correct matches all nodes of a sparse graph can fall into place. Deviation from the paper: S_0 stays in,
+    with weight w.
+    O(E n) time a step (sparse products), O(n^2) memory a pair.
 
     Args:
         steps: Number of steps T.
         balances: Sinkhorn iterations a step.
         evidence: beta; ``None`` for the logarithm of the inverse density.
+        anneal: Factor by which beta grows to its mean and beyond it; 1 for a constant.
+        prior: Weight w; less than 1 for scores that are surer than they should be.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, steps: int = 60, balances: int = 3, evidence: float | None = None) -> None:
+    def __init__(
+        self, steps: int = 60, balances: int = 3, evidence: float | None = None, anneal: float = 1.0, prior: float = 1.0
+    ) -> None:
         super().__init__()
         for name, value in (("steps", steps), ("balances", balances)):
             if value < 1:
@@ -41,7 +46,15 @@ class GraduatedAssignment(Refiner):
         if evidence is not None and not evidence > 0:
             msg = f"GraduatedAssignment(evidence={evidence}): must be positive, e.g. 2.0, or null."
             raise ValueError(msg)
+        if not anneal >= 1:
+            msg = f"GraduatedAssignment(anneal={anneal}): must be at least 1, which keeps the evidence constant."
+            raise ValueError(msg)
+        if not prior >= 0:
+            msg = f"GraduatedAssignment(prior={prior}): must be 0 or more, e.g. 1.0."
+            raise ValueError(msg)
+        self.prior = prior
         self.steps = steps
+        self.anneal = anneal
         self.balances = balances
         self.evidence = evidence
 
@@ -49,13 +62,14 @@ class GraduatedAssignment(Refiner):
     def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
         """Give the scores after the last step, (B, N1, N2), from the given ones; zero scores know nothing."""
         mask = pairs.mask
-        start = scores.float()
+        start = self.prior * scores.float()
         first, second = _Neighbours(pairs.first), _Neighbours(pairs.second)
         beta = self._beta(pairs)[:, None, None]
         current = start
-        for _ in range(self.steps):
+        for step in range(self.steps):
             soft = self._balance(current, mask, pairs)
-            current = torch.addcmul(start, beta, second.sums(first.sums(soft).transpose(1, 2)).transpose(1, 2))
+            strength = beta * self.anneal ** (2 * step / max(self.steps - 1, 1) - 1)
+            current = torch.addcmul(start, strength, second.sums(first.sums(soft).transpose(1, 2)).transpose(1, 2))
         return current
 
     def _beta(self, pairs: GraphPairs) -> Tensor:

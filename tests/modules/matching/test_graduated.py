@@ -33,6 +33,24 @@ def test_one_step_is_the_equation():
     torch.testing.assert_close(fixed[0], scores[0] + 2.0 * first @ soft @ second, rtol=1e-4, atol=1e-4)
 
 
+def test_evidence_grows_from_below_its_mean_to_above():
+    first, second = random_graph(6, seed=1), random_graph(6, seed=2)
+    scores = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    def soft(matrix):
+        matrix = matrix.exp()
+        for _ in range(3):
+            matrix = matrix / matrix.sum(1, keepdim=True)
+            matrix = matrix / matrix.sum(0, keepdim=True)
+        return matrix
+
+    start = 0.5 * scores[0]
+    middle = start + 1.5 / 2 * first @ soft(start) @ second
+    expected = start + 1.5 * 2 * first @ soft(middle) @ second
+    refiner = GraduatedAssignment(steps=2, evidence=1.5, anneal=2.0, prior=0.5)
+    torch.testing.assert_close(refiner.refine(single(first, second), scores)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_shuffling_the_second_graph_shuffles_the_result():
     pairs = noise_free_pairs()
     scores = torch.randn(2, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -73,7 +91,14 @@ def test_graphs_without_edges_leave_the_scores():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"steps": 0}, "steps=0"), ({"balances": 0}, "balances=0"), ({"evidence": 0.0}, "0.0")]
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"balances": 0}, "balances=0"),
+        ({"evidence": 0.0}, "evidence=0.0"),
+        ({"anneal": 0.5}, "anneal=0.5"),
+        ({"prior": -1.0}, "prior=-1.0"),
+    ],
 )
 def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
