@@ -179,7 +179,10 @@ class Comparison(Callback, ABC):
             if self.group_by is not None and len(groups) > 1:
                 figure = draw_comparison(values, methods, self.axis, metric.replace("_", " "), published)
                 self.decorate(figure.axes[0])
-                figure.axes[0].legend()
+                if len(methods) + len(published) > 5:  # beside the curves, which it would hide
+                    figure.axes[0].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize="small")
+                else:
+                    figure.axes[0].legend()
                 figures.append(log_figure(trainer, f"{stage}/{self.file_name(metric)}", figure))
         console.print(f"Run directory: {run_directory(trainer)}", soft_wrap=True)
         for path in figures:
@@ -267,8 +270,9 @@ def draw_comparison(
         errors = [float(error[column]) for _, error in statistics]
         style = {"linewidth": 2.5, "marker": "o"} if column == 0 else {"linewidth": 1, "marker": ".", "alpha": 0.8}
         axes.errorbar(positions, means, yerr=errors, label=method, capsize=2, **style)
-    for source, values in published.items():
-        axes.plot(list(values), list(values.values()), linestyle=":", marker="x", label=source)
+    for number, (source, values) in enumerate(published.items()):
+        grey, marker = str(0.6 * number / len(published)), "xs^v"[number % 4]
+        axes.plot(list(values), list(values.values()), linestyle=":", marker=marker, color=grey, label=source)
     axes.set_xlabel(label)
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)

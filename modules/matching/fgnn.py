@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import GraphPairs, Graphs, MatchingNetwork
-from .siamese import check_width, rank_features
+from .siamese import check_width, ranked_sides
 
 __all__ = ["FGNN"]
 
@@ -115,9 +115,7 @@ class FGNN(MatchingNetwork):
             pairs: The pairs.
             ranks: With ``rank``: rank in [0, 1] of each node of the first and the second graphs, (B, N1) and (B, N2).
         """
-        ranks = rank_features(self, pairs, ranks)
-        sides = zip((pairs.first, pairs.second), ranks or (None, None), strict=True)
-        first, second = (self.embed(graphs, rank) for graphs, rank in sides)
+        first, second = (self.embed(*side) for side in ranked_sides(pairs, ranks, wanted=self.rank))
         return first.transpose(1, 2) @ second / self.width**0.5
 
     def embed(self, graphs: Graphs, rank: Tensor | None = None) -> Tensor:

@@ -116,8 +116,7 @@ class SiameseGNN(MatchingNetwork):
             pairs: The pairs.
             ranks: With ``rank``: rank in [0, 1] of each node of the first and the second graphs, (B, N1) and (B, N2).
         """
-        ranks = rank_features(self, pairs, ranks)
-        sides = zip((pairs.first, pairs.second), ranks or (None, None), strict=True)
+        sides = ranked_sides(pairs, ranks, wanted=self.rank)
         first, second = (self._pad(self.embed(graphs, rank), graphs) for graphs, rank in sides)
         return first @ second.transpose(1, 2) / self.width**0.5
 
@@ -183,16 +182,15 @@ def closed_walks(graphs: Graphs) -> Tensor:
     return centered / scale[graph]
 
 
-def rank_features(
-    network: "MatchingNetwork", pairs: GraphPairs, ranks: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Tensor] | None:
-    """Give the ranks a network takes, zeros where it takes some and none are given."""
-    if not getattr(network, "rank", False):
-        return None
-    if ranks is not None:
-        return ranks
-    zeros = [torch.zeros(side.node_mask.shape, device=side.sizes.device) for side in (pairs.first, pairs.second)]
-    return zeros[0], zeros[1]
+def ranked_sides(
+    pairs: GraphPairs, ranks: tuple[Tensor, Tensor] | None, *, wanted: bool
+) -> tuple[tuple[Graphs, Tensor | None], tuple[Graphs, Tensor | None]]:
+    """Give both sides with the ranks of their nodes: none where a network takes none, zeros where none are given."""
+    if not wanted:
+        return (pairs.first, None), (pairs.second, None)
+    if ranks is None:
+        ranks = pairs.first.node_mask * 0.0, pairs.second.node_mask * 0.0
+    return (pairs.first, ranks[0]), (pairs.second, ranks[1])
 
 
 def check_width(name: str, **sizes: int) -> None:
