@@ -34,7 +34,9 @@ class Measurement:
     cached: bool = False
 
 
-def measure(run: Run, directory: Path, seed: int, child: Sequence[str] = CHILD) -> Measurement:
+def measure(
+    run: Run, directory: Path, seed: int, child: Sequence[str] = CHILD, *, seeds_data: bool = True
+) -> Measurement:
     """Run one experiment with one seed in a process of its own, unless its directory already holds the result.
 
     An unfinished directory is resumed from its last checkpoint. The data's seed is set too, so that every seed has
@@ -45,6 +47,7 @@ def measure(run: Run, directory: Path, seed: int, child: Sequence[str] = CHILD) 
         directory: Its run directory, ``<runs dir>/<experiment>/<run id>``.
         seed: For the weights and for the data.
         child: The command that is started, before ``fit`` or ``test``.
+        seeds_data: Whether the data take a seed; given data do not.
 
     Raises:
         RuntimeError: The process failed or left no metrics.
@@ -56,7 +59,7 @@ def measure(run: Run, directory: Path, seed: int, child: Sequence[str] = CHILD) 
     words = [run.command, "--config", str(run.config.resolve()), *run.overrides]
     words += ["--experiment", directory.parent.name, "--run_id", directory.name]
     words += ["--runs_dir", str(directory.parent.parent), "--seed_everything", str(seed)]
-    words += ["--data.init_args.seed", str(seed), "--wandb", "disabled"]
+    words += ["--wandb", "disabled", *(["--data.init_args.seed", str(seed)] if seeds_data else [])]
     if run.command == "fit":
         words += ["--test_after_fit", "true"]
         if (directory / "checkpoints").is_dir():

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -92,13 +93,14 @@ def reproduce(
         run = claim.runs[name]
         composed = (composer or compose)(run)
         key = cache_key(composed, run.command)
+        seeds_data = "seed" in yaml.safe_load(composed)["data"]["init_args"]
         for seed in chosen:
             step += 1
             directory = runs_dir / f"reproduce-{claim.id}" / f"{name}-{key}-seed{seed}"
             label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
             progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
             try:
-                result = measure(run, directory, seed, child or CHILD)
+                result = measure(run, directory, seed, child or CHILD, seeds_data=seeds_data)
             except RuntimeError as error:
                 progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue

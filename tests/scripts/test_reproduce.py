@@ -35,7 +35,15 @@ value = 0.5 + int(option["--data.init_args.seed"]) / 10
     f"0,,,,1.5\\n1,0.1,,,\\n1,{value},0.65,0.02,\\n2,,,,1.2\\n"
 )
 """
-COMPOSED = "model:\n  class_path: theodolite.modules.Absent\nrun_id: null\n"
+COMPOSED = """
+model:
+  class_path: theodolite.modules.Absent
+data:
+  class_path: theodolite.datamodules.Absent
+  init_args:
+    seed: 0
+run_id: null
+"""
 
 
 @pytest.fixture
@@ -76,6 +84,13 @@ def run(tmp_path, child):
         return entries, words, (tmp_path / "progress.txt").read_text()
 
     return _run
+
+
+def test_given_data_get_no_seed(run, claim):
+    _, words, _ = run(claim(), composer=lambda run: COMPOSED.replace("seed: 0", "path: here"))
+    assert not any("--data.init_args.seed" in line for line in words)
+    _, words, _ = run(claim())
+    assert any("--data.init_args.seed" in line for line in words)
 
 
 def test_rows_average_the_last_values_over_seeds(claim, run):
