@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from scipy.optimize import quadratic_assignment
 
 from ...datamodules.qap_datamodule import QAPDataset
@@ -15,7 +16,7 @@ from .timing import median_times, row
 __all__ = ["run"]
 
 
-def run(num_pairs: int = 64, noise: float = 0.1, repeats: int = 7) -> list[dict[str, Any]]:
+def run(num_pairs: int = 64, noise: float = 0.1, repeats: int = 7, num_batches: int = 8) -> list[dict[str, Any]]:
     """Compare time and objective from the barycentre, and give the share that linear assignments take of ours.
 
     The pairs are Erdos-Renyi graphs, n = 50 and p = 0.2. Both sides stop by the same rule; where vertices tie, as they
@@ -25,29 +26,37 @@ def run(num_pairs: int = 64, noise: float = 0.1, repeats: int = 7) -> list[dict[
         num_pairs: Number of pairs, one batch.
         noise: Noise of the second graphs.
         repeats: Runs of each side, in turn.
+        num_batches: Batches whose objectives are averaged.
 
     Returns:
         Rows of name, value, unit, bound and met.
     """
-    pairs = QAPDataset([noise], num_pairs, "test").__getitems__(list(range(num_pairs)))
-    first, second = (side.dense.double().numpy() for side in (pairs.first, pairs.second))
+    dataset = QAPDataset([noise], num_pairs * num_batches, "test")
+    batches = [dataset.__getitems__(list(range(i, i + num_pairs))) for i in range(0, len(dataset), num_pairs)]
 
-    def theirs() -> float:
+    def theirs(pairs: GraphPairs) -> float:
+        first, second = (side.dense.double().numpy() for side in (pairs.first, pairs.second))
         results = [quadratic_assignment(a, b, options={"maximize": True}) for a, b in zip(first, second, strict=True)]
         return float(np.mean([result.fun for result in results]))
 
-    def ours() -> float:
+    def ours(pairs: GraphPairs) -> float:
         return float(objective(assign(FAQ()(pairs), pairs), pairs).mean())
 
-    means = {"ours": ours(), "theirs": theirs()}
-    seconds = median_times({"ours": ours, "theirs": theirs}, repeats)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as SciPy's: products this small gain nothing from a second
+    try:
+        means = [np.mean([side(pairs) for pairs in batches]) for side in (ours, theirs)]
+        pairs = batches[0]
+        seconds = median_times({"ours": lambda: ours(pairs), "theirs": lambda: theirs(pairs)}, repeats)
+        share = _assignment_share(pairs)
+    finally:
+        torch.set_num_threads(threads)
     setting = f"{num_pairs} pairs, n=50, noise {noise:g}"
+    more = f"{len(dataset)} pairs, n=50, noise {noise:g}"
     return [
         row(f"FAQ, pairs per second over SciPy's, {setting}", seconds["theirs"] / seconds["ours"], "x", at_least=2),
-        row(f"FAQ, mean objective over SciPy's, {setting}", means["ours"] / means["theirs"], "x", at_least=0.95),
-        row(f"FAQ, mean objective, {setting}", means["ours"], "edges twice"),
-        row(f"SciPy's FAQ, mean objective, {setting}", means["theirs"], "edges twice"),
-        row("FAQ, share of time in linear assignments", _assignment_share(pairs), ""),
+        row(f"FAQ, mean objective over SciPy's, {more}", means[0] / means[1], "x", at_least=1),
+        row("FAQ, share of time in linear assignments", share, ""),
     ]
 
 
