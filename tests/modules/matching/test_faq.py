@@ -89,7 +89,7 @@ def test_scipy_from_the_same_start_ends_alike(symmetric):
     for maximize in (True, False):
         pairs = GraphPairs.from_dense(first, second, minimize=not maximize)
         found = values_of(FAQ(), pairs)
-        options = {"maximize": maximize}
+        options = {"maximize": maximize, "rng": np.random.default_rng(0)}  # its default is to change with SciPy 1.17
         expected = torch.tensor(
             [quadratic_assignment(a.numpy(), b.numpy(), options=options).fun for a, b in zip(first, second)]
         )
