@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from theodolite.callbacks import MatchingWriter
+from theodolite.callbacks.prediction_writer import join_parts
 from theodolite.datamodules import PairFileDataModule
 from theodolite.modules.matching import FAQ, GraphMatching, GraphPairs, Graphs
 
@@ -147,6 +148,16 @@ def test_the_file_appears_when_all_pairs_are_matched(tmp_path):
     with (folder / "matching.csv").open() as file:
         rows = [(row["instance"], row["first"], row["second"]) for row in csv.DictReader(file)]
     assert rows == [(f"p{i}", str(k), str(k)) for i, n in enumerate(SIZES) for k in range(1, n + 1)]
+
+
+def test_a_join_that_fails_leaves_the_file_as_it_was(tmp_path):
+    parts, path = tmp_path / "parts", tmp_path / "all.csv"
+    (parts / "2.csv").mkdir(parents=True)  # cannot be read
+    (parts / "1.csv").write_text("new,row\n")
+    path.write_text("old")
+    with pytest.raises(IsADirectoryError):
+        join_parts(parts, path, ["a", "b"])
+    assert path.read_text() == "old"
 
 
 def test_pairs_of_ones_own_are_numbered(tmp_path):

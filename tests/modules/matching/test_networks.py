@@ -177,9 +177,9 @@ def test_ranks_belong_to_the_nodes(kind):
     """Renumbering the nodes with their ranks renumbers the scores; padding and float32 ranks change nothing."""
     torch.manual_seed(0)
     network = RANKED[kind]().double()
-    graphs = [random_graph(n, seed=n).double() for n in (8, 5)]
+    graphs = [random_graph(n, seed=n).double() for n in (5, 8, 6)]
     side = padded_side(graphs)
-    ranks = torch.rand(2, 8) * side.node_mask
+    ranks = torch.rand(3, 8) * side.node_mask
     scores = network(GraphPairs(side, side), (ranks, ranks))
     for i, graph in enumerate(graphs):
         n = len(graph)
