@@ -37,7 +37,8 @@ class MatchingComparison(Comparison):
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
 
     Raises:
-        ValueError: If a metric or ``group_by`` is another, or ``every_n_epochs`` negative.
+        ValueError: If a metric or ``group_by`` is another, two methods have one name, or ``every_n_epochs`` is
+            negative.
     """
 
     logged_by_module = ("accuracy", "argmax_accuracy", "common_edges", "exact_recovery")
@@ -65,6 +66,19 @@ class MatchingComparison(Comparison):
         self.refinements = refinements or []
         self.planted = planted
         self.published_accuracy = published_accuracy or {}
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = [refined_name("module", refiners) for refiners in self.refinements]
+        names += [solver.name for solver in self.solvers] + ["planted"] * self.planted
+        keys = [snake_case(name) for name in names]
+        for name, key in zip(names, keys, strict=True):
+            if keys.count(key) > 1:
+                msg = (
+                    f"MatchingComparison: {keys.count(key)} methods are called {name!r}, and would share their keys; "
+                    "compare them in runs of their own, or subclass one with another name."
+                )
+                raise ValueError(msg)
 
     def methods(self, pl_module: LightningModule) -> dict[str, str]:
         """Name the module's network, its refinement, the solvers and the planted matching."""

@@ -41,7 +41,7 @@ class Chained(MatchingNetwork):
     From `"Chaining graph neural networks for graph alignment" <https://arxiv.org/abs/2510.03086>`_ (Lelarge 2025): the
     scores are projected to a matching, the nodes ranked by the edges it preserves (:func:`matching_ranks`), and the
     next network takes the ranks as input. The last network may be applied again and again. Of all matchings the one
-    with most common edges counts; no label is needed for that.
+    with most common edges (least cost, where the pairs want a small objective) counts; no label is needed for that.
 
     In training every network learns from the matchings that those before it make at that moment (the paper trains them
     one after another); no gradient passes through a matching.
@@ -77,6 +77,7 @@ class Chained(MatchingNetwork):
         best, most = None, None
         for scores, matching in self._stages(pairs, self.loops):
             edges = common_edges(matching, pairs)
+            edges = -edges if pairs.minimize else edges
             if best is None or most is None:
                 best, most = scores, edges
                 continue

@@ -123,7 +123,7 @@ class FGNN(MatchingNetwork):
         adjacency = graphs.dense.to(next(self.parameters()).dtype)
         degree = adjacency.sum(2)
         mean_degree = degree.sum(1, keepdim=True) / graphs.sizes.unsqueeze(1)
-        diagonals = [degree / mean_degree.clamp(min=1)] + ([] if rank is None else [rank])
+        diagonals = [degree / mean_degree.clamp(min=1)] + ([] if rank is None else [rank.to(degree.dtype)])
         h = torch.stack([adjacency, *(torch.diag_embed(values) for values in diagonals)], dim=1)
         nodes = graphs.node_mask if graphs.padded else None
         mask = None if nodes is None else (nodes.unsqueeze(1) & nodes.unsqueeze(2)).unsqueeze(1).to(h.dtype)

@@ -6,14 +6,18 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
 
 from theodolite.callbacks import MatchingComparison
 from theodolite.datamodules import QAPDataModule
 from theodolite.modules.matching import (
     FAQ,
+    GRAMPA,
     GraduatedAssignment,
     GraphMatching,
+    GraphPairs,
     HandmadeFeatures,
+    MatchingNetwork,
     Refined,
     SiameseGNN,
     assign,
@@ -107,6 +111,48 @@ def test_tables_have_the_published_values_beside_and_a_figure_each(tmp_path, cap
     assert "Siamese GNN" in capsys.readouterr().out
 
 
+def test_without_noise_levels_there_is_one_group(tmp_path):
+    pairs = list(data().test_dataloader())
+    for batch in pairs:
+        batch.noise = None
+    loader = DataLoader(pairs, batch_size=None)
+    result = trainer(tmp_path, callback(group_by=None)).test(model(), loader, verbose=False)[0]
+    with (tmp_path / "tables/test/accuracy.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["samples"] == "15"
+    assert float(row["Siamese GNN"]) == pytest.approx(result["test/accuracy"], abs=1e-6)  # logged by the module itself
+    assert float(row["FAQ"]) == pytest.approx(result["test/accuracy_faq"], abs=1e-6)
+    assert "test/accuracy_stderr" in result
+    with pytest.raises(ValueError, match="the pairs have no noise level; give group_by=null"):
+        trainer(tmp_path / "grouped", callback()).test(model(), loader, verbose=False)
+
+
+class Identity(MatchingNetwork):
+    """Match every node to its own number."""
+
+    def forward(self, pairs):
+        return torch.eye(pairs.first.max_size).expand(pairs.num_pairs, -1, -1)
+
+
+def test_gap_and_solved_of_problems_without_a_planted_matching(tmp_path):
+    """The identity costs sum A B: a tenth above the best known, as much, and below it."""
+    a, b = (torch.randint(1, 9, (3, 4, 4), generator=torch.Generator().manual_seed(i)).double() for i in range(2))
+    cost = (a * b).sum((1, 2))
+    best = cost / torch.tensor([1.1, 1.0, 0.8]).double()
+    loader = DataLoader([GraphPairs.from_dense(a, b, minimize=True, best_known=best)], batch_size=None)
+
+    def result(name, **arguments):
+        comparison = MatchingComparison(group_by=None, **arguments)
+        return trainer(tmp_path / name, comparison).test(GraphMatching(Identity()), loader, verbose=False)[0]
+
+    logged = result("gap", metrics=["gap", "solved"])
+    assert logged["test/gap"] == pytest.approx((10 + 0 - 20) / 3, abs=1e-5)  # logged as float32
+    assert logged["test/solved"] == pytest.approx(2 / 3)
+    for name, wrong in (("accuracy", {}), ("planted", {"metrics": ["gap"], "planted": True})):
+        with pytest.raises(ValueError, match="no planted matching; leave planted out and measure gap"):
+            result(name, **wrong)
+
+
 def test_measuring_changes_nothing_in_training(tmp_path):
     weights = []
     for comparison in (callback(every_n_epochs=1), MatchingComparison()):
@@ -135,3 +181,8 @@ def test_bad_arguments_are_refused_by_name():
         MatchingComparison(group_by="snr")
     with pytest.raises(ValueError, match="every_n_epochs=-1"):
         MatchingComparison(every_n_epochs=-1)
+    with pytest.raises(ValueError, match="2 methods are called 'FAQ'"):
+        MatchingComparison(solvers=[FAQ(), GRAMPA(), FAQ()])
+    with pytest.raises(ValueError, match="2 methods are called 'module \\+ FAQ'"):
+        MatchingComparison(refinements=[[FAQ()], [FAQ()]])
+    MatchingComparison(solvers=[FAQ(), FAQ(restarts=2)], refinements=[[FAQ()], [FAQ(restarts=2)]])

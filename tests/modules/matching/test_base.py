@@ -36,21 +36,54 @@ def test_mask_marks_the_entries_within_both_sizes():
 
 
 def test_copies_keep_everything():
-    pairs = GraphPairs.from_dense(
-        torch.zeros(1, 3, 3), torch.ones(1, 3, 3), torch.arange(3)[None], noise=torch.tensor([0.5]), minimize=True
-    )
+    fields = {
+        "permutation": torch.arange(3)[None],
+        "sample_id": torch.tensor([7]),
+        "noise": torch.tensor([0.5]),
+        "best_known": torch.tensor([4.0]).double(),
+    }
+    pairs = GraphPairs.from_dense(torch.zeros(1, 3, 3), torch.ones(1, 3, 3), minimize=True, **fields)
     copy = pairs.to("cpu")
     assert copy.minimize
-    assert torch.equal(copy.permutation, pairs.permutation)
-    assert torch.equal(copy.noise, pairs.noise)
+    for name, value in fields.items():
+        assert torch.equal(getattr(copy, name), value), name
+    assert torch.equal(copy.first.dense, pairs.first.dense)
     assert torch.equal(copy.second.dense, pairs.second.dense)
+    plain = GraphPairs(pairs.first, pairs.second).to("cpu")
+    assert not plain.minimize
+    assert plain.permutation is None
+    assert plain.noise is None
+    assert plain.best_known is None
+    assert plain.sample_id.tolist() == [0]
+
+
+def test_both_forms_move_to_the_device():
+    side = padded_side([random_graph(5), random_graph(3)])
+    moved = as_sparse(side).to("meta")  # the one other device that every machine has
+    assert moved.sizes.device.type == "meta"
+    assert moved.sparse.edge_index.device.type == moved.sparse.batch.device.type == "meta"
+    assert padded_side([random_graph(5)]).to("meta").dense.device.type == "meta"
+
+
+def test_weights_and_loops_leave_the_sparse_form_but_not_the_dense():
+    """A QAPLIB matrix has weights and a diagonal; as a graph only its pattern off the diagonal counts."""
+    matrix = torch.tensor([[5.0, 0.0, 2.5], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    side = padded_side([matrix])
+    assert side.sparse.edge_index.tolist() == [[0, 2], [2, 0]]
+    assert torch.equal(side.dense[0], matrix)
 
 
 def test_wrong_pairs_are_refused():
     small, large = padded_side([random_graph(3)]), padded_side([random_graph(4)])
-    with pytest.raises(ValueError, match="pair 0 the first graph has 4 nodes, the second 3"):
-        GraphPairs(large, small)
-    with pytest.raises(ValueError, match="1 first and 2 second"):
-        GraphPairs(small, padded_side([random_graph(3), random_graph(3)]))
-    with pytest.raises(ValueError, match="sparse or dense"):
-        Graphs(torch.tensor([3]))
+    two = padded_side([random_graph(4), random_graph(3)])
+    cases = [
+        (lambda: GraphPairs(large, small), "pair 0 the first graph has 4 nodes, the second 3; give the smaller"),
+        (lambda: GraphPairs(padded_side([random_graph(3), random_graph(4)]), two), "pair 1 the first graph has 4"),
+        (lambda: GraphPairs.from_dense(large.dense, small.dense), "pair 0 the first graph has 4 nodes, the second 3"),
+        (lambda: GraphPairs(small, two), "1 first and 2 second graphs; give as many"),
+        (lambda: Graphs(torch.tensor([3])), "sparse or dense"),
+    ]
+    for make, message in cases:
+        with pytest.raises(ValueError, match=message) as error:
+            make()
+        assert "\n" not in str(error.value)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from theodolite.modules.matching import FGNN, Chained, GraphPairs, SiameseGNN, assign, common_edges
+from theodolite.modules.matching import FGNN, Chained, GraphPairs, MatchingNetwork, SiameseGNN, assign, common_edges
 from theodolite.modules.matching.chained import matching_ranks
 
 from .pairs import noise_free_pairs, padded_side, random_graph, single
@@ -50,6 +50,56 @@ def test_the_chain_keeps_the_matching_with_most_common_edges():
     assert len(kept) == 3
     best = common_edges(assign(network(pairs), pairs), pairs)
     assert (best >= torch.stack(kept).amax(0)).all()
+
+
+class Fixed(MatchingNetwork):
+    """Give the next of some scores at every call, and remember the ranks."""
+
+    def __init__(self, *scores, rank=False):
+        super().__init__()
+        self.scores, self.rank, self.seen = scores, rank, []
+
+    def forward(self, pairs, ranks=None):
+        self.seen.append(ranks)
+        return self.scores[(len(self.seen) - 1) % len(self.scores)]
+
+
+def permuted(*columns):
+    return torch.eye(4)[list(columns)][None]
+
+
+def test_the_last_network_is_applied_again_with_the_ranks_of_its_own_matching():
+    pairs = single(path(4), path(4))
+    # The first network keeps 0-1 and 2-3; the last one nothing, then everything in reverse, then everything.
+    first, last = permuted(0, 1, 3, 2), [permuted(1, 3, 0, 2), permuted(3, 2, 1, 0), permuted(0, 1, 2, 3)]
+    network = Chained([Fixed(first), Fixed(*last, rank=True)], loops=3)
+    edges = [common_edges(assign(scores, pairs), pairs).item() for scores in (first, *last)]
+    assert edges == [2, 0, 3, 3]
+    assert torch.equal(network(pairs), last[1])  # of two equally good ones the earlier
+    assert len(network.networks[0].seen) == 1
+    seen = network.networks[1].seen
+    assert len(seen) == 3
+    for ranks, scores in zip(seen, (first, *last)):
+        for rank, expected in zip(ranks, matching_ranks(assign(scores, pairs), pairs)):
+            assert torch.equal(rank, expected)
+    readouts = network.readouts(pairs)
+    assert len(readouts) == 2
+    assert torch.equal(readouts[0], first)
+    assert len(seen) == 4  # loops are for the result, not for training
+
+
+def test_each_pair_keeps_its_own_best_and_a_cost_the_least():
+    both = GraphPairs.from_dense(path(4).expand(2, 4, 4), path(4).expand(2, 4, 4))
+    good, bad = permuted(0, 1, 2, 3), permuted(1, 3, 0, 2)
+    first, last = torch.cat([good, bad]), torch.cat([bad, good])
+    assert torch.equal(Chained([Fixed(first), Fixed(last, rank=True)])(both), torch.cat([good, good]))
+    costs = GraphPairs(both.first, both.second, minimize=True)
+    assert torch.equal(Chained([Fixed(first), Fixed(last, rank=True)])(costs), torch.cat([bad, bad]))
+
+
+def test_a_chain_of_one_network_is_that_network():
+    pairs, network = noise_free_pairs(), FGNN(4, 1, 2)
+    assert torch.equal(Chained([network])(pairs), network(pairs))
 
 
 def test_ranks_reach_the_networks():

@@ -94,23 +94,26 @@ def test_shuffling_either_graph_shuffles_the_scores(kind):
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_noise_free_pairs_are_recovered_untrained(kind):
-    pairs = noise_free_pairs(n=20, batch=4)
-    network = build(kind).float()
+    """Among all matchings the true one has the largest sum of scalar products of equal embeddings (Cauchy-Schwarz)."""
+    pairs = double(noise_free_pairs(n=20, batch=4))
+    network = build(kind)
+    assert assignment_accuracy(assign(network(pairs), pairs), pairs).tolist() == [1.0] * 4
     first, second = (network.embed(side).detach() for side in (pairs.first, pairs.second))
     if kind == "fgnn":
         first, second = first.transpose(1, 2), second.transpose(1, 2)
     first, second = first.reshape(4, 20, -1), second.reshape(4, 20, -1)
-    matching = assign(-torch.cdist(first, second), pairs)
-    assert assignment_accuracy(matching, pairs).tolist() == [1.0] * 4
     images = second.gather(1, pairs.permutation.unsqueeze(2).expand_as(first))
-    torch.testing.assert_close(images, first, rtol=1e-3, atol=1e-3)
+    # the closed walks are counted in float32, whose rounding depends on the order of the nodes
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if kind == "walks" else {}
+    torch.testing.assert_close(images, first, **tolerance)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_padding_changes_nothing(kind):
+@pytest.mark.parametrize("sizes", [((9, 6, 8), (10, 6, 8)), ((6, 6), (7, 9)), ((5, 7), (8, 8))])
+def test_padding_changes_nothing(kind, sizes):
     network = build(kind)
-    firsts = [random_graph(n, seed=n).double() for n in (9, 6, 8)]
-    seconds = [random_graph(n, seed=50 + n).double() for n in (10, 6, 8)]
+    firsts = [random_graph(n, seed=n + i).double() for i, n in enumerate(sizes[0])]
+    seconds = [random_graph(n, seed=50 + n + i).double() for i, n in enumerate(sizes[1])]
     scores = network(GraphPairs(padded_side(firsts), padded_side(seconds)))
     for i, (first, second) in enumerate(zip(firsts, seconds)):
         torch.testing.assert_close(scores[i, : len(first), : len(second)], network(single(first, second))[0])
@@ -119,17 +122,19 @@ def test_padding_changes_nothing(kind):
 @pytest.mark.parametrize("kind", ["siamese", "two_hop", "walks"])
 @pytest.mark.parametrize("sizes", [(9, 9), (9, 6)])
 def test_sparse_operators_give_what_dense_ones_do(kind, sizes, monkeypatch):
-    network = build(kind).float()
+    network = build(kind)
     sides = [padded_side([random_graph(n, seed=n + shift) for n in sizes]) for shift in (0, 50)]
     dense = network(GraphPairs(*sides))
     monkeypatch.setattr(siamese, "MAX_DENSE_NODES", 1)
+    monkeypatch.setattr(siamese, "DenseOperators", None)  # would be called in vain
     sparse = network(GraphPairs(*(as_sparse(side) for side in sides)))
-    torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sparse, dense)
 
 
-@pytest.mark.parametrize("kind", ["siamese", "walks", "fgnn"])
-def test_vertex_transitive_graphs_have_constant_scores_and_loss_log_n(kind):
-    matrix = circulant(10, [1, 3]).double()  # double: each normalisation of equal values magnifies their rounding
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("steps", [[1], [1, 3]])
+def test_vertex_transitive_graphs_have_constant_scores_and_loss_log_n(kind, steps):
+    matrix = circulant(10, steps).double()  # double: each normalisation of equal values magnifies their rounding
     pairs = single(matrix, matrix)
     scores = build(kind)(pairs)
     torch.testing.assert_close(scores, scores[:, :1, :1].expand_as(scores), rtol=0, atol=1e-4)
@@ -156,6 +161,43 @@ def test_every_parameter_learns(kind):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+        if not name.endswith("mix.bias"):  # a normalisation takes it out again, but where a ReLU cuts part of a column
+            assert parameter.grad.abs().max() > 1e-6, name
+
+
+RANKED = {
+    "siamese": lambda: SiameseGNN(width=6, depth=2, power=2, rank=True),
+    "walks": lambda: SiameseGNN(width=6, depth=2, power=1, inputs="closed_walks", rank=True),
+    "fgnn": lambda: FGNN(width=6, blocks=2, mlp_depth=2, rank=True),
+}
+
+
+@pytest.mark.parametrize("kind", RANKED)
+def test_ranks_belong_to_the_nodes(kind):
+    """Renumbering the nodes with their ranks renumbers the scores; padding and float32 ranks change nothing."""
+    torch.manual_seed(0)
+    network = RANKED[kind]().double()
+    graphs = [random_graph(n, seed=n).double() for n in (5, 8, 6)]
+    side = padded_side(graphs)
+    ranks = torch.rand(3, 8) * side.node_mask
+    scores = network(GraphPairs(side, side), (ranks, ranks))
+    for i, graph in enumerate(graphs):
+        n = len(graph)
+        alone = ranks[i : i + 1, :n]
+        torch.testing.assert_close(scores[i, :n, :n], network(single(graph, graph), (alone, alone))[0])
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(3))
+        moved = network(single(graph, graph[order][:, order]), (alone, alone[:, order]))
+        torch.testing.assert_close(moved[0], scores[i, :n, :n][:, order])
+        kept = network(single(graph, graph[order][:, order]), (alone, alone))  # ranks of the wrong nodes
+        assert (kept[0] - scores[i, :n, :n][:, order]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", RANKED)
+def test_weights_of_half_precision_take_ranks(kind):
+    network, pairs = RANKED[kind]().bfloat16(), noise_free_pairs()
+    scores = network(pairs, (torch.rand(2, 12), torch.rand(2, 12)))
+    assert scores.dtype == torch.bfloat16
+    assert scores.isfinite().all()
 
 
 def test_one_graph_alone_works_without_gradient_too():
@@ -170,6 +212,7 @@ def test_one_graph_alone_works_without_gradient_too():
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
+        (SiameseGNN, {"width": 0}, "width=0"),
         (SiameseGNN, {"width": 3}, "width must be even"),
         (SiameseGNN, {"depth": 0}, "depth=0"),
         (SiameseGNN, {"power": 0}, "power=0"),
@@ -181,5 +224,6 @@ def test_one_graph_alone_works_without_gradient_too():
     ],
 )
 def test_bad_sizes_are_refused_by_name(network, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^{network.__name__}\(.*{message}") as error:
         network(**arguments)
+    assert "\n" not in str(error.value)
