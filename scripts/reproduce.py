@@ -93,7 +93,8 @@ def reproduce(
         run = claim.runs[name]
         composed = (composer or compose)(run)
         key = cache_key(composed, run.command)
-        seeds_data = "seed" in yaml.safe_load(composed)["data"]["init_args"]
+        data = yaml.safe_load(composed).get("data") or {}
+        seeds_data = "seed" in (data.get("init_args") or {})
         for seed in chosen:
             step += 1
             directory = runs_dir / f"reproduce-{claim.id}" / f"{name}-{key}-seed{seed}"

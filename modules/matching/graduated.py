@@ -21,8 +21,7 @@ class GraduatedAssignment(Refiner):
     :math:`\beta = -\log(\text{density of B})`, the log-likelihood ratio of one common neighbour when little noise
     separates the graphs; it grows from beta / ``anneal`` to beta ``anneal`` in equal ratios. From scores with a few per
     cent of correct matches all nodes of a sparse graph can fall into place. Deviation from the paper: S_0 stays in,
-    with weight w.
-    O(E n) time a step (sparse products), O(n^2) memory a pair.
+    with weight w. O(E n) time a step (sparse products), O(n^2) memory a pair. Weights of edges are not looked at.
 
     Args:
         steps: Number of steps T.
@@ -60,7 +59,14 @@ class GraduatedAssignment(Refiner):
 
     @torch.no_grad()
     def refine(self, pairs: GraphPairs, scores: Tensor) -> Tensor:
-        """Give the scores after the last step, (B, N1, N2), from the given ones; zero scores know nothing."""
+        """Give the scores after the last step, (B, N1, N2), from the given ones; zero scores know nothing.
+
+        Raises:
+            ValueError: If the pairs want a small objective.
+        """
+        if pairs.minimize:
+            msg = "GraduatedAssignment: it looks for common edges, these pairs want a small cost; use QAPSolver or FAQ."
+            raise ValueError(msg)
         mask = pairs.mask
         start = self.prior * scores.float()
         first, second = _Neighbours(pairs.first), _Neighbours(pairs.second)

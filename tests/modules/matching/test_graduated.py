@@ -84,6 +84,13 @@ def test_it_finds_regular_graphs_that_features_alone_do_not():
     assert refined.name == "HandmadeFeatures + GraduatedAssignment"
 
 
+def test_a_cost_to_minimise_is_refused():
+    pairs = noise_free_pairs(batch=1)
+    pairs.minimize = True
+    with pytest.raises(ValueError, match="want a small cost"):
+        GraduatedAssignment()(pairs)
+
+
 def test_graphs_without_edges_leave_the_scores():
     scores = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(0))
     empty = torch.zeros(4, 4)
