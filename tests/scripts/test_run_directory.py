@@ -1,6 +1,8 @@
 """Run directories never collide, and appear only for runs that start."""
 
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,7 +53,9 @@ def test_names_that_are_no_folder_are_refused(tmp_path, name):
 
 def test_find_run_survives_a_kill_before_the_record(tmp_path):
     RunDirectory(tmp_path, "e", "old").create({}, trains=True)
-    (tmp_path / "e" / "new" / "checkpoints").mkdir(parents=True)
+    new = tmp_path / "e" / "new"
+    (new / "checkpoints").mkdir(parents=True)
+    os.utime(new, (time.time() + 1, time.time() + 1))  # file systems stamp a few ms behind the clock
     assert find_run(tmp_path, "e").name == "new"
 
 
