@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..modules.matching import argmax_accuracy, assign, assignment_accuracy, common_edges, exact_recovery, gap
 from ..modules.matching.base import GraphPairs, MatchingNetwork, Refiner
-from ..modules.matching.refined import refine, refined_name
+from ..modules.matching.refined import refined_name
 from .comparison import Comparison, snake_case, words
 
 MatchingMetric = Literal["accuracy", "argmax_accuracy", "common_edges", "exact_recovery", "gap", "solved"]
@@ -26,8 +26,8 @@ class MatchingComparison(Comparison):
 
     Args:
         solvers: Methods that need no training; any module that maps a batch of pairs to scores.
-        refinements: Refine the module's own scores too, each list of refiners in turn a method of its own (for
-            example ``test/accuracy_module_faq/noise_0.02``).
+        refinements: Refine the module's own scores too, by each chain of refiners; what every link gives is a method of
+            its own (for example ``test/accuracy_module_graduated_assignment/noise_0.02``, and the same with ``_faq``).
         planted: Show the planted matching too (for ``common_edges``: what the noise left).
         metrics: ``accuracy`` (of the best assignment), ``argmax_accuracy`` (best column of each row),
             ``common_edges``, ``exact_recovery``, all of generated pairs; ``gap`` to the best known objective in per
@@ -69,7 +69,7 @@ class MatchingComparison(Comparison):
         self._check_names()
 
     def _check_names(self) -> None:
-        names = [refined_name("module", refiners) for refiners in self.refinements]
+        names = [refined_name("module", refiners) for refiners in self._chains()]
         names += [solver.name for solver in self.solvers] + ["planted"] * self.planted
         keys = [snake_case(name) for name in names]
         for name, key in zip(names, keys, strict=True):
@@ -80,11 +80,15 @@ class MatchingComparison(Comparison):
                 )
                 raise ValueError(msg)
 
+    def _chains(self) -> list[list[Refiner]]:
+        """Give every beginning of every chain of refiners: each is a method."""
+        return [refiners[:length] for refiners in self.refinements for length in range(1, len(refiners) + 1)]
+
     def methods(self, pl_module: LightningModule) -> dict[str, str]:
         """Name the module's network, its refinement, the solvers and the planted matching."""
         own = words(getattr(getattr(pl_module, "network", None), "name", type(pl_module).__name__))
         found = {"": own}
-        for refiners in self.refinements:
+        for refiners in self._chains():
             found[snake_case(refined_name("module", refiners))] = words(refined_name(own, refiners))
         for solver in self.solvers:
             found[snake_case(solver.name)] = words(solver.name)
@@ -105,7 +109,12 @@ class MatchingComparison(Comparison):
             )
             raise ValueError(msg)
         scores = pl_module(batch)
-        results = [scores, *(refine(batch, scores, refiners) for refiners in self.refinements)]
+        results = [scores]
+        for refiners in self.refinements:
+            refined = scores
+            for refiner in refiners:
+                refined = refiner.refine(batch, refined)
+                results.append(refined)
         results += [solver(batch) for solver in self.solvers]
         values = [self._values(result, assign(result, batch), batch) for result in results]
         if self.planted and batch.permutation is not None:
