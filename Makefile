@@ -35,7 +35,11 @@ lint: $(VENV)/.dev  ## format, rules and types
 	$(BIN)/ruff check .
 	$(BIN)/pyright --warnings
 
-bench: $(VENV)/.test  ## ratios measured in one run
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'torchattacks>=3.5.1'  # it pins an old requests
+	@touch $@
+
+bench: $(VENV)/.bench  ## ratios measured in one run
 	$(BIN)/theodolite bench
 
 clean:  ## remove the environment and the caches, never a run
