@@ -1,6 +1,7 @@
 """Pairs of graphs, and the common interface of learned networks and solvers that match them."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import Any
 
 import torch
@@ -20,12 +21,19 @@ class Graphs:
         dense: Adjacency or weight matrices, (B, N, N) float with N the largest size, zero beyond a graph's own size.
 
     Raises:
-        ValueError: If neither form is given.
+        ValueError: If neither form is given, or the matrices have not the size of the largest graph.
     """
 
     def __init__(self, sizes: Tensor, sparse: Data | None = None, dense: Tensor | None = None) -> None:
         if sparse is None and dense is None:
             msg = "Graphs: give the graphs sparse or dense."
+            raise ValueError(msg)
+        shape = (len(sizes), int(sizes.max()), int(sizes.max()))
+        if dense is not None and dense.shape != shape:
+            msg = (
+                f"Graphs: the matrices have shape {tuple(dense.shape)}; {len(sizes)} graphs of up to {shape[1]} nodes "
+                f"need {shape}; give each graph's own size, and pad the smaller ones with zeros."
+            )
             raise ValueError(msg)
         self.sizes = sizes
         self._sparse = sparse
@@ -78,11 +86,13 @@ class Graphs:
 
     def to(self, device: Any, non_blocking: bool = False) -> "Graphs":
         """Copy to a device."""
-        return Graphs(
-            self.sizes.to(device, non_blocking=non_blocking),
-            None if self._sparse is None else self._sparse.to(device, non_blocking=non_blocking),
-            None if self._dense is None else self._dense.to(device, non_blocking=non_blocking),
-        )
+        moved = copy(self)
+        moved.sizes = self.sizes.to(device, non_blocking=non_blocking)
+        if self._sparse is not None:
+            moved._sparse = copy(self._sparse).to(device, non_blocking=non_blocking)
+        if self._dense is not None:
+            moved._dense = self._dense.to(device, non_blocking=non_blocking)
+        return moved
 
 
 class GraphPairs:

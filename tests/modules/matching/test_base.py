@@ -82,6 +82,7 @@ def test_wrong_pairs_are_refused():
         (lambda: GraphPairs.from_dense(large.dense, small.dense), "pair 0 the first graph has 4 nodes, the second 3"),
         (lambda: GraphPairs(small, two), "1 first and 2 second graphs; give as many"),
         (lambda: Graphs(torch.tensor([3])), "sparse or dense"),
+        (lambda: Graphs(torch.tensor([3, 2]), dense=torch.zeros(2, 4, 4)), r"\(2, 4, 4\).* need \(2, 3, 3\)"),
     ]
     for make, message in cases:
         with pytest.raises(ValueError, match=message) as error:
