@@ -68,13 +68,14 @@ def render(entries: Sequence[Entry]) -> str:
 
 
 def number(value: Any, error: Any = None) -> str:
-    """Write a value (number, text or ``None``) with its error, to three decimals or significant digits."""
+    """Write a value (number, text or ``None``) with its error in the same form, which its size decides."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    short = f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
-    return short if error is None else f"{short} +- {error:.3f}"
+    size = abs(value)
+    form = ".1e" if 0 < size < 0.0005 else ".3f" if size < 100 else ".1f" if size < 1000 else ".0f"
+    return f"{value:{form}}" if error is None else f"{value:{form}} +- {error:{form}}"
 
 
 def _section(name: str, rows: Sequence[Entry]) -> str:

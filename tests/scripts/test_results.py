@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from theodolite.scripts.results import render, update
+from theodolite.scripts.results import number, render, update
 
 
 @pytest.fixture
@@ -22,6 +22,23 @@ def _entry(**fields):
 
 def _same(old, new):
     return old["id"] == new["id"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1937.4, 40.317, "1937 +- 40"),
+        (366.62, 20.317, "366.6 +- 20.3"),
+        (0.2164, 0.005, "0.216 +- 0.005"),
+        (0.0, 0.0, "0.000 +- 0.000"),
+        (3.2e-11, 4e-12, "3.2e-11 +- 4.0e-12"),
+        (2500, None, "2500"),
+        ("on par", None, "on par"),
+        (None, None, ""),
+    ],
+)
+def test_numbers_keep_the_digits_that_say_something(value, error, text):
+    assert number(value, error) == text
 
 
 def test_written_results_keep_other_claims_and_replace_their_own(checkout):
