@@ -1,15 +1,18 @@
 """What is measured: callbacks that work on any LightningModule."""
 
 from .baseline_comparison import BaselineComparison
+from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
 from .robust_accuracy import RobustAccuracy
+from .transferability import Transferability
 
 __all__ = [
     "BaselineComparison",
+    "CertifiedAccuracy",
     "CommunityWriter",
     "FiniteLoss",
     "MatchingComparison",
@@ -17,4 +20,5 @@ __all__ = [
     "NonFiniteLossError",
     "PredictionWriter",
     "RobustAccuracy",
+    "Transferability",
 ]
