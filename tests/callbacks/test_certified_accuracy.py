@@ -51,17 +51,6 @@ def test_batches_change_nothing(tmp_path, size):
     assert [(int(row["certified class"]), float(row["radius"])) for row in rows] == by_hand()
 
 
-@pytest.mark.ddp
-def test_two_processes_are_one(tmp_path):
-    found = []
-    for name, arguments in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
-        runner = trainer(tmp_path / name, callback(max_samples=15), **arguments)
-        result = runner.test(StockClassifier(), loader(), verbose=False)[0]
-        found.append((result, table(tmp_path / name / "tables/test/certified_accuracy_sigma_0.25.csv")))
-    assert found[0] == found[1]
-    assert len(found[1][1]) == 15
-
-
 def test_certified_never_exceeds_what_an_attack_on_the_smoothed_classifier_leaves(tmp_path):
     radii = [0.0, 0.1, 0.2, 0.3, 0.4]
     measure = callback(radii=radii, n=1000, attack=PGD(steps=10))

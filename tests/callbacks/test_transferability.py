@@ -82,17 +82,6 @@ def test_the_same_model_twice_is_fooled_by_its_own_examples(tmp_path, checkpoint
     assert len(entries) == 1
 
 
-@pytest.mark.ddp
-def test_two_processes_are_one(tmp_path, checkpoints):
-    paths = checkpoints(second=Shifted(1))
-    found = []
-    for name, arguments in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
-        runner = trainer(tmp_path / name, Transferability(ATTACK, paths), **arguments)
-        result = runner.test(Shifted(), loader(), verbose=False)[0]
-        found.append((result, table(tmp_path / name / "tables/test/transfer_accuracy.csv")))
-    assert found[0] == found[1]
-
-
 def test_transfer_that_beats_the_own_attack_is_reported(tmp_path, checkpoints):
     """Saturated logits have no gradient; examples made against the same weights without the factor fool them."""
     measure = Transferability(PGD(eps=1.0, steps=10, random_start=False), checkpoints(masked=Shifted(scale=1e4)))
