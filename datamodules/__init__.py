@@ -5,6 +5,7 @@ from .graph_file import GraphFileDataModule
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
+from .regression_datamodule import RegressionDataModule
 from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
@@ -13,6 +14,7 @@ __all__ = [
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
+    "RegressionDataModule",
     "SBMDataModule",
     "SNAPDataModule",
     "SplitDataModule",

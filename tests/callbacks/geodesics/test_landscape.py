@@ -144,11 +144,11 @@ def test_snapshots_are_the_first_points_below_each_level():
     landscape = ModelLandscape(module, data)
     start = points(module, 3)
     levels = [0.3, 0.15, 0.0]
-    kept, reached = snapshots(landscape, start, levels, lr=0.01, max_steps=150)
+    kept, reached = snapshots(landscape, start, levels, lr=0.05, max_steps=150)
     assert reached.tolist() == [[True] * 3, [True] * 3, [False] * 3]
     for i in range(3):
         track, point = [], torch.nn.Parameter(start[i : i + 1].clone())
-        optimizer = torch.optim.Adam([point], lr=0.01)
+        optimizer = torch.optim.Adam([point], lr=0.05)
         for _ in range(150):
             losses, gradient = landscape.gradient(point.detach(), 0)
             track.append((float(losses[0]), point.detach()[0].clone()))
