@@ -3,6 +3,9 @@
 from .baseline_comparison import BaselineComparison
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
+from .geodesic_path import GeodesicPath
+from .level_set_geodesics import LevelSetGeodesics
+from .level_set_snapshots import LevelSetSnapshots
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -11,6 +14,9 @@ __all__ = [
     "BaselineComparison",
     "CommunityWriter",
     "FiniteLoss",
+    "GeodesicPath",
+    "LevelSetGeodesics",
+    "LevelSetSnapshots",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

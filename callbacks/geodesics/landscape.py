@@ -92,13 +92,13 @@ class ModelLandscape(Landscape):
         level_fn: LossFunction | None = None,
         level_batches: Sequence[Any] | None = None,
         count: Literal["all", "weights"] = "all",
-        chunk_bytes: int = 2**21,
+        chunk_bytes: int = 2**23,
     ) -> None:
         if not batches or (level_batches is not None and not level_batches):
             msg = "ModelLandscape(batches=[]): give at least one batch to evaluate the loss on."
             raise ValueError(msg)
         if chunk_bytes < 1:
-            msg = f"ModelLandscape(chunk_bytes={chunk_bytes}): must be positive, in bytes, e.g. {2**21}."
+            msg = f"ModelLandscape(chunk_bytes={chunk_bytes}): must be positive, in bytes, e.g. {2**23}."
             raise ValueError(msg)
         if loss_fn is None and not callable(getattr(module, "loss", None)):
             msg = f"{type(module).__name__} has no loss(batch); give loss_fn(module, batch)."

@@ -32,7 +32,7 @@ def put(module, point):
     return module
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 8000, 2**21])
+@pytest.mark.parametrize("chunk_bytes", [1, 40000, 2**23])
 def test_values_and_gradients_are_the_modules_own(chunk_bytes):
     """One by one, in chunks of a few, all at once: a mean over samples of unequal batches, and autograd's gradient."""
     module, data = task(), batches()
@@ -51,7 +51,7 @@ def test_values_and_gradients_are_the_modules_own(chunk_bytes):
 
 
 def test_chunks_follow_the_size_of_a_batch(monkeypatch):
-    """Two megabytes hold hundreds of points on 20 samples, and fewer than two on 100,000: those go one by one."""
+    """Eight megabytes hold hundreds of points on 20 samples, and fewer than two on 100,000: those go one by one."""
     module, calls = task(), []
     original = landscapes.vmap
     monkeypatch.setattr(landscapes, "vmap", lambda function: calls.append(1) or original(function))
