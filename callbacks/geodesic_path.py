@@ -44,7 +44,7 @@ class GeodesicPath(Callback):
         quantity: What the level bounds: the loss on the ``training`` batches or on the ``evaluated`` ones.
         convention: ``certified``, or that of the ``authors``' code, which accepts 1.1 times the level.
         count: Parameters that lengths count.
-        num_batches: Training batches taken from each rank; 0 for all.
+        num_batches: Training batches that beads are trained on; 0 for all.
         lr: Adam's rate for beads.
         max_steps: Most steps of a bead, or of the whole curve or band.
         max_passes: Most times that all open segments are split.

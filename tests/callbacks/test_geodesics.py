@@ -256,6 +256,10 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match="this trainer has none: give it a datamodule"):
         trainer(tmp_path, GeodesicPath(reference)).test(task(0), data().test_dataloader(), verbose=False)
+    listed = data()
+    listed.train_dataloader = lambda: [data().train_dataloader()]
+    with pytest.raises(ValueError, match="the training data are a list"):
+        trainer(tmp_path, GeodesicPath(reference)).test(task(0), datamodule=listed, verbose=False)
     with pytest.raises(ValueError, match="an end has the value"):
         trainer(tmp_path, GeodesicPath(reference, level=1e-9)).test(task(0), datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match=r"LevelSetSnapshots\(levels=\[\]\)"):
