@@ -4,6 +4,9 @@ from .baseline_comparison import BaselineComparison
 from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
+from .geodesic_path import GeodesicPath
+from .level_set_geodesics import LevelSetGeodesics
+from .level_set_snapshots import LevelSetSnapshots
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -15,6 +18,9 @@ __all__ = [
     "CertifiedAccuracy",
     "CommunityWriter",
     "FiniteLoss",
+    "GeodesicPath",
+    "LevelSetGeodesics",
+    "LevelSetSnapshots",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

@@ -6,6 +6,7 @@ from .images import CIFAR10DataModule, FashionMNISTDataModule, ImageBatch, Image
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
+from .regression_datamodule import RegressionDataModule
 from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
@@ -19,6 +20,7 @@ __all__ = [
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
+    "RegressionDataModule",
     "SBMDataModule",
     "SNAPDataModule",
     "SplitDataModule",

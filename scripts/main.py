@@ -19,6 +19,7 @@ RUN_COMMANDS = {
     "predict": "write predictions for your own data",
 }
 OTHER_COMMANDS = {
+    "connect": "find the path between two checkpoints inside a level set of the loss",
     "reproduce": "run a published experiment and print published beside measured",
     "bench": "measure speed and memory as ratios within one run",
 }
@@ -42,7 +43,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"theodolite {version('theodolite')}")
         return 0
     try:
-        if command in RUN_COMMANDS:
+        if command == "connect":
+            from .connect import as_test
+
+            arguments = as_test(arguments[1:])
+        if arguments[0] in RUN_COMMANDS:
             arguments = find_configs(arguments)
             with large_import(own_process=args is None):
                 from .run import run

@@ -15,6 +15,7 @@ from theodolite.scripts.main import main
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
+UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml"]
 TRAINED = [name for name in ALL if name not in UNTRAINED]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
@@ -119,6 +120,19 @@ def test_solve_config_writes_a_permutation_and_its_gap(tmp_path, data_dir, capsy
     printed = capsys.readouterr().out
     assert "578" in printed
     assert "0.00" in printed
+
+
+@pytest.mark.parametrize("name", ["quadratic", "cubic"])
+def test_geodesics_configs_log_what_their_claims_read(tmp_path, name):
+    words = ["test", "--config", str(CONFIGS / f"geodesics/{name}.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += ["--data.num_samples", "10", "--trainer.callbacks.pairs", "2", "--trainer.callbacks.max_steps", "40"]
+    words += ["--trainer.callbacks.lr", "0.1", "--trainer.callbacks.bead_steps", "30", "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="pairs got there in 40 steps|uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / f"geodesics_{name}/tiny/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    assert {row.metric for row in load_claims()[f"geodesics-{name}"].rows} <= logged
+    assert list((tmp_path / f"geodesics_{name}/tiny").rglob("geodesics.csv"))
 
 
 def test_prediction_config_labels_a_users_graph(tmp_path, capsys):

@@ -1,0 +1,70 @@
+"""Pictures of a path: the loss along it, and its projection on the plane of its beads over the loss surface."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .landscape import Landscape
+from .path import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_plane", "draw_profile"]
+
+
+def draw_profile(path: Path, quantity: str = "loss") -> "Figure":
+    """Draw the tested quantity along a path, its beads and the level."""
+    from matplotlib.figure import Figure  # half a second that commands which draw nothing need not wait for
+
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    axes.plot(path.position.cpu(), path.values.cpu(), linewidth=1.5)
+    lengths = torch.linalg.vector_norm(path.beads.diff(dim=0), dim=1)
+    places = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).cpu() / max(float(lengths.sum()), 1e-300)
+    axes.plot(
+        places, [float(path.values[(path.position - float(p)).abs().argmin()]) for p in places], "k.", label="beads"
+    )
+    axes.axhline(path.level, color="tab:red", linestyle=":", label=f"level {path.level:g}")
+    if path.accepted != path.level:
+        axes.axhline(path.accepted, color="tab:orange", linestyle=":", label=f"accepted {path.accepted:g}")
+    state = "connected" if path.connected else "not connected at this budget"
+    axes.set_title(f"{path.method}: {state}, length {path.length:.3f}, {path.num_beads} beads", fontsize="medium")
+    axes.set_xlabel("position along the path")
+    axes.set_ylabel(quantity)
+    axes.legend()
+    return figure
+
+
+def draw_plane(landscape: Landscape, path: Path, resolution: int = 25, margin: float = 0.2) -> "Figure":
+    """Draw the beads in the plane of their first two principal components, over the loss on that plane.
+
+    The plane goes through the mean of the beads; what a bead leaves it by is not seen, so the colours under the path
+    are not the values on it. Costs ``resolution`` squared evaluations.
+    """
+    from matplotlib.figure import Figure
+
+    center = path.beads.mean(0)
+    centered = path.beads - center
+    _, _, basis = torch.linalg.svd(centered, full_matrices=False)
+    if len(basis) < 2:
+        basis = torch.cat([basis, torch.zeros_like(basis)])
+    basis = basis[:2]
+    places = centered @ basis.T
+    low, high = places.min(0).values, places.max(0).values
+    space = margin * (high - low).max().clamp_min(1e-12)
+    x, y = (torch.linspace(float(low[i] - space), float(high[i] + space), resolution).to(places) for i in range(2))
+    grid = torch.cartesian_prod(x, y)
+    values = torch.cat([landscape.values(center + part @ basis) for part in grid.split(resolution)])
+    figure = Figure(figsize=(6, 5))
+    axes = figure.subplots()
+    surface = values.view(resolution, resolution).T.cpu()
+    drawn = axes.contourf(x.cpu(), y.cpu(), surface, levels=20, cmap="viridis")
+    if bool((surface < path.level).any() and (surface > path.level).any()):
+        axes.contour(x.cpu(), y.cpu(), surface, levels=[path.level], colors="white", linewidths=1)
+    axes.plot(*places.T.cpu(), "r.-", linewidth=1)
+    axes.plot(*places[[0, -1]].T.cpu(), "r*", markersize=10)
+    figure.colorbar(drawn, label="value on the plane")
+    axes.set_xlabel("first principal component")
+    axes.set_ylabel("second principal component")
+    return figure

@@ -1,0 +1,236 @@
+"""A loss as a function of parameter vectors, many at a time: all that searches for paths see of a model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from .batch_norm import batch_norms, fresh_statistics
+
+__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "unflat"]
+
+#: Gives a scalar of a module and a batch: a loss, or a held-out metric.
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+class Landscape(ABC):
+    """A function of parameter vectors.
+
+    Attributes:
+        counted: Which parameters lengths count, (P,) bool; ``None`` for all.
+    """
+
+    counted: Tensor | None = None
+
+    @abstractmethod
+    def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Give the training loss of each point, (n,), and its gradient, (n, P), on the batch of a step."""
+
+    @abstractmethod
+    def values(self, points: Tensor) -> Tensor:
+        """Give the quantity of the level at each point, (n,), without gradient; points (n, P)."""
+
+
+class Surface(Landscape):
+    """A landscape given by a formula.
+
+    Args:
+        function: Points (n, P) to values (n,), differentiable; each value depends on its own point only.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def gradient(self, points: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Differentiate the formula."""
+        del step
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            values = self.function(points)
+            (gradient,) = torch.autograd.grad(values.sum(), points)
+        return values.detach(), gradient
+
+    def values(self, points: Tensor) -> Tensor:
+        """Evaluate the formula."""
+        with torch.no_grad():
+            return self.function(points)
+
+
+class ModelLandscape(Landscape):
+    """The loss of a module over its parameters, on given batches.
+
+    Points are evaluated together by ``torch.func.vmap`` in chunks whose saved activations fit ``chunk_bytes``, and one
+    by one where not even two fit: a naive vmap over large batches is slower than the loop, because nothing stays in the
+    cache. The module is only read. Batch normalisation is re-estimated at every evaluated point, ends included: its
+    running statistics belong to no point of a path
+    (`Jordan et al. 2022 <https://arxiv.org/abs/2211.08403>`_, and the recipe of
+    `Garipov et al. 2018 <https://arxiv.org/abs/1802.10026>`_).
+
+    Args:
+        module: Gives names and shapes of the parameters.
+        batches: Batches to train on, on the module's device; step s uses batch s modulo their number.
+        loss_fn: Training loss of (module, batch), a mean over samples; ``None`` calls ``module.loss(batch)``.
+        level_fn: Quantity of the level of (module, batch), a mean over samples; ``None`` for the training loss.
+        level_batches: Batches it is averaged over, weighted by samples; ``None`` for ``batches``.
+        count: Parameters that lengths count: all, or the weights (two or more axes) without biases.
+        chunk_bytes: Memory of the activations of points evaluated together, in bytes.
+
+    Raises:
+        ValueError: If there is no batch or no loss, or ``chunk_bytes`` is not positive.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Sequence[Any],
+        *,
+        loss_fn: LossFunction | None = None,
+        level_fn: LossFunction | None = None,
+        level_batches: Sequence[Any] | None = None,
+        count: Literal["all", "weights"] = "all",
+        chunk_bytes: int = 2**23,
+    ) -> None:
+        if not batches or (level_batches is not None and not level_batches):
+            msg = "ModelLandscape(batches=[]): give at least one batch to evaluate the loss on."
+            raise ValueError(msg)
+        if chunk_bytes < 1:
+            msg = f"ModelLandscape(chunk_bytes={chunk_bytes}): must be positive, in bytes, e.g. {2**23}."
+            raise ValueError(msg)
+        if loss_fn is None and not callable(getattr(module, "loss", None)):
+            msg = f"{type(module).__name__} has no loss(batch); give loss_fn(module, batch)."
+            raise ValueError(msg)
+        self.module = module
+        self.batches = batches
+        self.level_batches = batches if level_batches is None else level_batches
+        self._loss = _Objective(module, loss_fn or _own_loss)
+        self._level = _Objective(module, level_fn or loss_fn or _own_loss)
+        self._norms = batch_norms(module)
+        self.counted = None
+        if count == "weights":
+            self.counted = torch.cat([torch.full((p.numel(),), p.ndim > 1) for p in module.parameters()])
+        self._chunk_bytes = chunk_bytes
+        self._chunks: dict[tuple[int, int], int] = {}
+
+    def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Differentiate the loss on batch ``step`` modulo their number."""
+        batch = self.batches[step % len(self.batches)]
+        losses, gradients = [], []
+        with torch.enable_grad():
+            for chunk in points.detach().split(self._chunk(self._loss, points, batch)):
+                inputs = chunk.requires_grad_()
+                with fresh_statistics(self._norms):
+                    values = self._evaluate(self._loss, inputs, batch)
+                    gradients.append(torch.autograd.grad(values.sum(), inputs)[0])
+                losses.append(values.detach())
+        return torch.cat(losses), torch.cat(gradients)
+
+    @torch.no_grad()
+    def values(self, points: Tensor) -> Tensor:
+        """Average the quantity over the level's batches."""
+        if self._norms:
+            return torch.stack([self._recalibrated(point) for point in points])
+        total, samples = points.new_zeros(len(points)), 0
+        for batch in self.level_batches:
+            size = num_samples(batch)
+            chunks = points.split(self._chunk(self._level, points, batch))
+            total += size * torch.cat([self._evaluate(self._level, chunk, batch) for chunk in chunks])
+            samples += size
+        return total / samples
+
+    def _evaluate(self, objective: "_Objective", points: Tensor, batch: Any) -> Tensor:
+        if len(points) == 1:
+            return functional_call(objective, unflat(points[0], self.module, "module."), (batch,)).reshape(1)
+
+        def one(parameters: dict[str, Tensor]) -> Tensor:
+            return functional_call(objective, parameters, (batch,))
+
+        return vmap(one)(unflat(points, self.module, "module."))
+
+    def _chunk(self, objective: "_Objective", points: Tensor, batch: Any) -> int:
+        """Give how many points are evaluated together: measured once by what autograd keeps of one."""
+        if self._norms or len(points) == 1:
+            return 1
+        key = (id(objective), num_samples(batch))
+        if key not in self._chunks:
+            kept = 0
+
+            def count(tensor: Tensor) -> Tensor:
+                nonlocal kept
+                kept += tensor.numel() * tensor.element_size()
+                return tensor
+
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                self._evaluate(objective, points[:1].detach().requires_grad_(), batch)
+            self._chunks[key] = max(self._chunk_bytes // max(kept, 1), 1)
+        return self._chunks[key]
+
+    def _recalibrated(self, point: Tensor) -> Tensor:
+        """Evaluate one point of a network with batch normalisation, after re-estimating its statistics there."""
+        with fresh_statistics(self._norms) as evaluate:
+            for batch in self.batches:
+                self._evaluate(self._loss, point[None], batch)
+            evaluate()
+            sizes = [num_samples(batch) for batch in self.level_batches]
+            values = torch.cat([self._evaluate(self._level, point[None], batch) for batch in self.level_batches])
+        return (values * values.new_tensor(sizes)).sum() / sum(sizes)
+
+
+class _Objective(nn.Module):
+    """What ``functional_call`` calls: a function of a module whose parameters are replaced."""
+
+    def __init__(self, module: nn.Module, function: LossFunction) -> None:
+        super().__init__()
+        self.module = module
+        self.function = function
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.function(self.module, batch)
+
+
+def _own_loss(module: Any, batch: Any) -> Tensor:
+    return module.loss(batch)
+
+
+def flat(module: nn.Module) -> Tensor:
+    """Copy a module's parameters into one vector, (P,), in the order of ``named_parameters``."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+
+
+def unflat(points: Tensor, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """View parameter vectors, (..., P), as the named parameters of a module, each (..., *shape)."""
+    named = dict(module.named_parameters())
+    parts = points.split([parameter.numel() for parameter in named.values()], dim=-1)
+    return {
+        prefix + name: part.reshape(*points.shape[:-1], *parameter.shape)
+        for (name, parameter), part in zip(named.items(), parts, strict=True)
+    }
+
+
+@contextmanager
+def as_measured(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each of its parts back into the mode it was in."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+
+
+def num_samples(batch: Any) -> int:
+    """Count the samples of a batch: the first axis of the first tensor in it.
+
+    Raises:
+        ValueError: If there is no tensor in it.
+    """
+    if isinstance(batch, Tensor):
+        return len(batch)
+    for part in batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ():
+        return num_samples(part)
+    msg = f"a batch of type {type(batch).__name__} has no first tensor to count samples by; give tuples of tensors."
+    raise ValueError(msg)

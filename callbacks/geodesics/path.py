@@ -1,0 +1,123 @@
+"""A path between two trained networks, as it was found and tested."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Path", "segment_lengths"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A polyline in parameter space, and the quantity of the level along it.
+
+    Args:
+        beads: Corners of the polyline, both ends included, (K, P), K >= 2.
+        position: Where the quantity was tested, (T,), as share of the path's length from 0 to 1, ascending.
+        values: The tested quantity there, (T,).
+        level: The level asked for.
+        accepted: What a segment had to stay below to pass: ``level``, or more by the authors' convention.
+        connected: The search ended with every segment passed. ``False`` means "not at this budget", never
+            "disconnected".
+        method: Name of the search.
+        counted: Which parameters lengths count, (P,) bool; ``None`` for all.
+    """
+
+    beads: Tensor
+    position: Tensor
+    values: Tensor
+    level: float
+    accepted: float
+    connected: bool
+    method: str
+    counted: Tensor | None = None
+
+    @property
+    def num_beads(self) -> int:
+        """Number of corners, both ends included."""
+        return len(self.beads)
+
+    @property
+    def length(self) -> float:
+        r"""Give :math:`\sum_i |\theta_{i+1}-\theta_i|_2 / |\theta_K-\theta_1|_2`: 1 for a straight line."""
+        total = float(segment_lengths(self.beads, self.counted).sum())
+        chord = float(segment_lengths(self.beads[[0, -1]], self.counted))
+        if chord > 0:
+            return max(total / chord, 1.0)  # the rounding of the sum may fall below
+        return 1.0 if total == 0 else float("inf")
+
+    @property
+    def maximum(self) -> float:
+        """Highest tested value; infinite if any is not a number."""
+        return float(self.values.nan_to_num(nan=float("inf")).max())
+
+    @property
+    def highest(self) -> float:
+        """Position of the highest tested value, in [0, 1]."""
+        return float(self.position[self.values.nan_to_num(nan=float("inf")).argmax()])
+
+    @property
+    def barrier(self) -> float:
+        """Highest value less that of the higher end."""
+        return self.maximum - float(torch.maximum(self.values[0], self.values[-1]))
+
+    def point(self, position: float) -> Tensor:
+        """Give the parameters at a position in [0, 1], (P,).
+
+        Raises:
+            ValueError: If the position is outside.
+        """
+        if not 0 <= position <= 1:
+            msg = f"Path.point({position}): positions are shares of the path's length, from 0 to 1."
+            raise ValueError(msg)
+        lengths = segment_lengths(self.beads)
+        ends = lengths.cumsum(0)
+        target = position * ends[-1]
+        i = min(int(torch.searchsorted(ends, target)), len(lengths) - 1)
+        share = (target - (ends[i] - lengths[i])) / lengths[i] if lengths[i] > 0 else lengths.new_zeros(())
+        return torch.lerp(self.beads[i], self.beads[i + 1], share)
+
+    def summary(self) -> dict[str, float]:
+        """Give the numbers of the path by name."""
+        return {
+            "length": self.length,
+            "beads": float(self.num_beads),
+            "maximum": self.maximum,
+            "barrier": self.barrier,
+            "connected": float(self.connected),
+        }
+
+    def save(self, path: str | FilePath) -> None:
+        """Write the path to a file that :meth:`load` reads; a killed process leaves no half file."""
+        path = FilePath(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".tmp")
+        torch.save({**vars(self)}, partial)
+        os.replace(partial, path)  # noqa: PTH105
+
+    @classmethod
+    def load(cls, path: str | FilePath) -> "Path":
+        """Read a path that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file holds something else.
+        """
+        if not FilePath(path).is_file():
+            msg = f"no path at {path}; `theodolite connect` and the callbacks write them as paths/*.pt."
+            raise FileNotFoundError(msg)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or set(content) != set(cls.__dataclass_fields__):
+            msg = f"{path} is no saved path; give a file that Path.save wrote."
+            raise ValueError(msg)
+        return cls(**content)
+
+
+def segment_lengths(beads: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Give the Euclidean length of each segment of a polyline, (K - 1,); beads (K, P), counted (P,) bool."""
+    steps = beads.diff(dim=0)
+    return torch.linalg.vector_norm(steps if counted is None else steps[:, counted.to(steps.device)], dim=1)

@@ -1,0 +1,182 @@
+"""What a search sees of a model is what the model itself gives, in whatever chunks."""
+
+import pytest
+import torch
+from torch import nn
+
+from theodolite.callbacks.geodesics import ModelLandscape, as_measured, flat, unflat
+from theodolite.callbacks.geodesics import landscape as landscapes
+from theodolite.callbacks.geodesics.descent import descend, snapshots
+from theodolite.callbacks.geodesics.elastic_band import tangents
+from theodolite.modules.regression import FeedForward, Regression
+
+
+def task(seed=0, bias=True):
+    torch.manual_seed(seed)
+    return Regression(FeedForward((1, 4, 4, 1), bias=bias)).double()
+
+
+def batches(sizes=(30, 11)):
+    generator = torch.Generator().manual_seed(5)
+    return [(x := torch.rand(n, 1, generator=generator).double(), x**3, torch.arange(n)) for n in sizes]
+
+
+def points(module, n=7):
+    return flat(module) + torch.randn(n, len(flat(module)), generator=torch.Generator().manual_seed(1)).double()
+
+
+def put(module, point):
+    with torch.no_grad():
+        for name, value in unflat(point, module).items():
+            module.get_parameter(name).copy_(value)
+    return module
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 40000, 2**23])
+def test_values_and_gradients_are_the_modules_own(chunk_bytes):
+    """One by one, in chunks of a few, all at once: a mean over samples of unequal batches, and autograd's gradient."""
+    module, data = task(), batches()
+    landscape = ModelLandscape(module, data, chunk_bytes=chunk_bytes)
+    where = points(module)
+    losses, gradients = landscape.gradient(where, step=3)  # the second batch of two
+    values = landscape.values(where)
+    for i, point in enumerate(where):
+        own = put(task(1), point)
+        loss = own.loss(data[1])
+        loss.backward()
+        torch.testing.assert_close(losses[i], loss.detach())
+        torch.testing.assert_close(gradients[i], torch.cat([p.grad.reshape(-1) for p in own.parameters()]))
+        everything = tuple(torch.cat(parts) for parts in zip(*data, strict=True))
+        torch.testing.assert_close(values[i], own.loss(everything).detach())
+
+
+def test_chunks_follow_the_size_of_a_batch(monkeypatch):
+    """Eight megabytes hold hundreds of points on 20 samples, and fewer than two on 100,000: those go one by one."""
+    module, calls = task(), []
+    original = landscapes.vmap
+    monkeypatch.setattr(landscapes, "vmap", lambda function: calls.append(1) or original(function))
+    where = points(module, 40)
+    ModelLandscape(module, batches((20,))).values(where)
+    assert len(calls) == 1
+    calls.clear()
+    ModelLandscape(module, batches((100_000,))).values(where[:3])
+    assert not calls
+
+
+def test_weights_alone_are_counted():
+    assert ModelLandscape(task(), batches()).counted is None
+    counted = ModelLandscape(task(), batches(), count="weights").counted
+    assert counted is not None
+    assert int(counted.sum()) == 4 + 16 + 4
+    assert len(counted) == 24 + 9
+
+
+class Normalised(nn.Module):
+    """A network with batch normalisation and a loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1))
+
+    def loss(self, batch):
+        return (self.net(batch[0]) - batch[1]).square().mean()
+
+
+def test_batch_norm_is_re_estimated_at_every_point_and_left_as_it_was():
+    """On one batch, the re-estimated mean and variance are the batch's own: evaluated by hand at each point."""
+    torch.manual_seed(0)
+    module = Normalised().double()
+    module.net[1].running_mean.fill_(3.0)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    (data,) = batches((40,))
+    with as_measured(module):
+        landscape = ModelLandscape(module, [data])
+        where = points(module, 3)
+        values = landscape.values(where)
+        landscape.gradient(where, 0)
+    for point, value in zip(where, values, strict=True):
+        layer = put(Normalised().double(), point).net
+        hidden = layer[0](data[0])
+        scaled = (hidden - hidden.mean(0)) / (hidden.var(0) + 1e-5).sqrt()
+        output = layer[3](torch.tanh(scaled * layer[1].weight + layer[1].bias))
+        torch.testing.assert_close(value, (output - data[1]).square().mean().detach())
+    after = module.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert module.net[1].momentum == 0.1
+    assert module.training
+
+
+def test_as_measured_restores_each_parts_mode():
+    module = Normalised()
+    module.net[1].eval()
+    with as_measured(module):
+        assert not any(part.training for part in module.modules())
+    assert module.training
+    assert not module.net[1].training
+
+
+def test_descent_of_many_is_descent_of_each_alone():
+    """Rows that are done leave; Adam's memory of the others goes on as if they had been alone all the time."""
+    module, data = task(), batches((30,))
+    landscape, where = ModelLandscape(module, data), points(module, 5)
+    options = {"lr": 0.01, "block": 15, "max_steps": 200}
+    together, values = descend(landscape, where, 0.1, **options)
+    for i in range(5):
+        point, value = descend(landscape, where[i : i + 1], 0.1, **options)
+        torch.testing.assert_close(together[i], point[0])
+        torch.testing.assert_close(values[i], value[0])
+    torch.testing.assert_close(values, landscape.values(together))
+
+
+def test_descent_is_torchs_adam():
+    module, data = task(), batches((30,))
+    point, _ = descend(ModelLandscape(module, data), flat(module)[None], 0.0, lr=0.01, block=7, max_steps=20)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(20):
+        optimizer.zero_grad()
+        module.loss(data[0]).backward()
+        optimizer.step()
+    torch.testing.assert_close(point[0], flat(module))
+
+
+def test_snapshots_are_the_first_points_below_each_level():
+    module, data = task(), batches((30,))
+    landscape = ModelLandscape(module, data)
+    start = points(module, 3)
+    levels = [0.3, 0.15, 0.0]
+    kept, reached = snapshots(landscape, start, levels, lr=0.05, max_steps=150)
+    assert reached.tolist() == [[True] * 3, [True] * 3, [False] * 3]
+    for i in range(3):
+        track, point = [], torch.nn.Parameter(start[i : i + 1].clone())
+        optimizer = torch.optim.Adam([point], lr=0.05)
+        for _ in range(150):
+            losses, gradient = landscape.gradient(point.detach(), 0)
+            track.append((float(losses[0]), point.detach()[0].clone()))
+            point.grad = gradient
+            optimizer.step()
+        for number, level in enumerate(levels[:2]):
+            first = next(where for loss, where in track if loss < level)
+            torch.testing.assert_close(kept[number, i], first)
+
+
+def test_tangents_at_a_slope_and_at_extrema():
+    """Right-angled steps (1, 0) and (0, 2): the higher neighbour on a slope, the weighted sum at a maximum."""
+    chain = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    up = tangents(chain, torch.tensor([0.0, 1.0, 2.0]))
+    down = tangents(chain, torch.tensor([2.0, 1.0, 0.0]))
+    torch.testing.assert_close(up, torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(down, torch.tensor([[1.0, 0.0]]))
+    # maximum 3 between 0 and 2: differences 3 (max) and 1 (min); the end is higher, so forward * 3 + backward * 1
+    top = tangents(chain, torch.tensor([0.0, 3.0, 2.0]))
+    torch.testing.assert_close(top, torch.tensor([[1.0, 6.0]]) / 37**0.5)
+    top = tangents(chain, torch.tensor([2.0, 3.0, 0.0]))
+    torch.testing.assert_close(top, torch.tensor([[3.0, 2.0]]) / 13**0.5)
+    level = tangents(chain, torch.ones(3))
+    torch.testing.assert_close(torch.linalg.vector_norm(level, dim=1), torch.ones(1))
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="chunk_bytes=0"):
+        ModelLandscape(task(), batches(), chunk_bytes=0)
+    with pytest.raises(ValueError, match="no first tensor"):
+        ModelLandscape(task(), ["words"]).values(points(task()))

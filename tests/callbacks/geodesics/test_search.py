@@ -1,0 +1,276 @@
+"""Paths between points of surfaces whose level sets are known, and between small networks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from theodolite.callbacks.geodesics import AUTHORS, Path, Settings, Surface, connect, find_paths, flat
+from theodolite.modules.regression import FeedForward, Regression
+
+METHODS = ["dss", "linear", "bezier", "neb"]
+X0 = 2.5 * math.pi
+
+
+def curvy_valley(points):
+    """Minima of value 0 at (+-x0, +-1), joined by a valley y = sin x whose top is exactly 1, at the origin."""
+    x, y = points.T
+    b = 1 / (2 * X0**2)
+    return (y - x.sin()) ** 2 + (b * x**4 - x**2) * (4 * b) + 1
+
+
+def bowl(points):
+    return points.square().sum(1)
+
+
+ENDS = torch.tensor([[-X0, -1.0]], dtype=torch.float64), torch.tensor([[X0, 1.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_convex_level_sets_need_no_bead_and_the_straight_line(method):
+    start, end = torch.tensor([[1.0, 0.0, 2.0]]).double(), torch.tensor([[0.0, -1.5, 1.0]]).double()
+    (path,) = find_paths(Surface(bowl), start, end, 5.0, method, Settings(max_steps=20))
+    assert path.connected
+    assert path.maximum <= 5.0
+    assert path.barrier == pytest.approx(0, abs=1e-12)
+    assert torch.equal(path.beads[[0, -1]], torch.cat([start, end]))
+    if method in {"dss", "linear"}:
+        assert path.num_beads == 2
+        assert path.length == 1
+
+
+def test_the_authors_convention_trains_a_middle_bead_even_where_none_is_needed():
+    start, end = torch.tensor([[2.0, 0.0]]).double(), torch.tensor([[0.0, 2.0]]).double()
+    (path,) = find_paths(Surface(lambda p: bowl(p) + 0.1), start, end, 4.1, "dss", AUTHORS)
+    assert path.num_beads == 3
+    assert path.length == pytest.approx(1)  # the middle, of value 2.1, is below .95 * 4.1 already
+    near = torch.tensor([[2.0, 0.1]]).double()
+    (path,) = find_paths(Surface(bowl), start, near, 4.01, "dss", AUTHORS)
+    assert path.num_beads == 3
+    assert path.length > 1.05  # the middle is above .95 of the level, and is pushed below
+    assert float(bowl(path.beads)[1]) < 0.95 * 4.01
+
+
+def test_dynamic_string_finds_the_valleys_saddle():
+    """Connected just above 1, not at this budget just below: the saddle is 1 within 1e-3."""
+    settings = Settings(bead=0.999, lr=0.03, max_steps=300, tolerance=1e-4)
+    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "dss", settings)
+    assert path.connected
+    assert 1 - 1e-9 <= path.maximum <= 1.001
+    assert path.length > 1.05
+    (path,) = find_paths(Surface(curvy_valley), *ENDS, 0.999, "dss", settings)
+    assert not path.connected
+    assert path.maximum > 0.999
+
+
+def test_elastic_band_finds_the_valleys_saddle():
+    """The published peer ends at 1.322 here; its weights of the two tangents at extrema are exchanged."""
+    settings = Settings(images=60, max_steps=1500, lr=0.03, tolerance=1e-4)
+    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "neb", settings)
+    assert path.maximum == pytest.approx(1, abs=1e-3)
+    assert path.connected
+    assert path.length == pytest.approx(
+        1.2063, abs=1e-2
+    )  # of the valley's floor; the band lies a little inside its bends
+
+
+def test_straight_line_over_the_valley_is_not_connected():
+    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "linear")
+    assert not path.connected
+    x = torch.linspace(-X0, X0, 200001).double()
+    expected = curvy_valley(torch.stack([x, x / X0], dim=1)).max()
+    assert path.maximum == pytest.approx(float(expected), abs=2e-3)
+    top = path.point(path.highest)
+    assert float(curvy_valley(top[None])) == pytest.approx(path.maximum)
+
+
+def test_bezier_bends_around_a_hill():
+    """Two points either side of a narrow hill: the line goes over its top, the curve around."""
+
+    def hill(points):
+        return (-8 * (points - points.new_tensor([0.0, 0.05])).square().sum(1)).exp()
+
+    ends = torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    (line,) = find_paths(Surface(hill), *ends, 0.1, "linear")
+    (curve,) = find_paths(Surface(hill), *ends, 0.1, "bezier", Settings(lr=0.03, max_steps=500))
+    assert line.maximum == pytest.approx(math.exp(-8 * 0.05**2), abs=1e-3)
+    assert curve.connected
+    assert curve.length > 1.1
+
+
+def test_many_pairs_at_once_are_each_pair_alone():
+    generator = torch.Generator().manual_seed(0)
+    starts, ends = torch.randn(2, 4, 2, generator=generator).double()
+    # a ring: low within .5 of the circle of radius 1
+    surface = Surface(lambda p: (torch.linalg.vector_norm(p, dim=1) - 1).square())
+    starts, ends = (p / torch.linalg.vector_norm(p, dim=1, keepdim=True) for p in (starts, ends))
+    settings = Settings(lr=0.01)
+    together = find_paths(surface, starts, ends, 0.01, "dss", settings)
+    for i, path in enumerate(together):
+        (alone,) = find_paths(surface, starts[i : i + 1], ends[i : i + 1], 0.01, "dss", settings)
+        assert path.connected
+        torch.testing.assert_close(path.beads, alone.beads, rtol=0, atol=0)
+    assert len({path.num_beads for path in together}) > 1
+
+
+def test_split_at_the_highest_point():
+    """A wall that is passed at x = .8 only: the first bead goes where the line is highest."""
+    surface = Surface(lambda p: (-((p[:, 0] - 0.8) ** 2) * 100).exp() * (-(p[:, 1] ** 2)).exp())
+    ends = torch.tensor([[0.0, 0.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    (path,) = find_paths(surface, *ends, 0.05, "dss", Settings(split="highest", max_passes=1, max_steps=1))
+    assert path.beads[1, 0] == pytest.approx(0.8, abs=0.05)
+
+
+def small_task(seed, widths=(1, 4, 1)):
+    torch.manual_seed(seed)
+    return Regression(FeedForward(widths)).double()
+
+
+def batch(n=20):
+    x = torch.linspace(0, 1, n).double()[:, None]
+    return x, 0.5 * x**2 + 0.25 * x + 0.1, torch.arange(n)
+
+
+def loss_of(task):
+    return float(task.loss(batch()).detach())
+
+
+def test_networks_are_connected_and_left_as_they_were():
+    a, b = small_task(0), small_task(1)
+    a.train()
+    before = flat(a), flat(b)
+    level = 1.2 * max(loss_of(a), loss_of(b))
+    path = connect(a, b, [batch()], level)
+    assert path.connected
+    assert torch.equal(path.beads[0], before[0])
+    assert torch.equal(path.beads[-1], before[1])
+    assert torch.equal(flat(a), before[0])
+    assert torch.equal(flat(b), before[1])
+    assert a.training
+    assert all(p.grad is None and p.requires_grad for p in a.parameters())
+    assert path.values[0] == pytest.approx(loss_of(a))
+    assert path.values[-1] == pytest.approx(loss_of(b))
+
+
+def test_level_of_a_held_out_quantity():
+    a, b = small_task(0), small_task(1)
+    path = connect(a, b, [batch()], 100.0, "linear", level_fn=lambda m, held: m(held[0]).square().mean() + 3)
+    assert path.values.min() > 3
+
+
+def test_convex_model_needs_no_bead():
+    """Linear regression: the loss is convex, so the line never exceeds its higher end."""
+    a, b = small_task(0, (1, 1)), small_task(1, (1, 1))
+    level = max(loss_of(a), loss_of(b))
+    path = connect(a, b, [batch()], level * (1 + 1e-12))
+    assert path.connected
+    assert path.num_beads == 2
+    assert path.length == 1
+
+
+def test_permuted_units_are_connected_over_a_barrier():
+    a = small_task(3)
+    b = small_task(3)
+    order = torch.tensor([2, 0, 3, 1])
+    first, second = b.network.layers
+    with torch.no_grad():
+        first.weight.copy_(first.weight[order])
+        first.bias.copy_(first.bias[order])
+        second.weight.copy_(second.weight[:, order])
+    x = batch()[0]
+    path = connect(a, b, [(x, a(x).detach(), batch()[2])], 10.0, "linear")
+    assert path.values[[0, -1]].max() < 1e-12
+    assert path.barrier > 0.01
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_a_search_goes_on_where_it_was_killed(tmp_path, monkeypatch, state):
+    """Killed in its third training: with a state file two trainings are kept, and the result is the same."""
+    surface = Surface(lambda p: (torch.linalg.vector_norm(p, dim=1) - 1).square())
+    ends = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[-1.0, 0.1]]).double()
+    settings = Settings(lr=0.01)
+    file = tmp_path / "state.pt" if state else None
+    (expected,) = find_paths(surface, *ends, 0.001, "dss", settings)
+    from theodolite.callbacks.geodesics import dynamic_string
+
+    trained, original = [], dynamic_string.descend
+
+    def dies(*arguments, **more):
+        trained.append(len(arguments[1]))
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(dynamic_string, "descend", dies)
+    with pytest.raises(KeyboardInterrupt):
+        find_paths(surface, *ends, 0.001, "dss", settings, state=file)
+    trained_before = len(trained)
+    (path,) = find_paths(surface, *ends, 0.001, "dss", settings, state=file)
+    assert torch.equal(path.beads, expected.beads)
+    assert path.connected
+    assert (trained[trained_before] > 1) == state  # the first split has one segment, the third more
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
+    from theodolite.callbacks.geodesics import dynamic_string
+
+    surface = Surface(curvy_valley)
+    file = tmp_path / "state.pt"
+    monkeypatch.setattr(dynamic_string, "_forget", lambda state: None)
+    find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=1), state=file)
+    with pytest.raises(ValueError, match="holds a search between other networks"):
+        find_paths(surface, ENDS[1], ENDS[0], 1.5, "dss", Settings(lr=0.01), state=file)
+
+
+def test_path_saves_and_loads(tmp_path):
+    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.5, "linear")
+    path.save(tmp_path / "paths" / "path.pt")
+    loaded = Path.load(tmp_path / "paths" / "path.pt")
+    assert torch.equal(loaded.beads, path.beads)
+    assert torch.equal(loaded.values, path.values)
+    assert loaded.summary() == path.summary()
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="is no saved path"):
+        Path.load(tmp_path / "other.pt")
+    with pytest.raises(FileNotFoundError, match="no path at"):
+        Path.load(tmp_path / "absent.pt")
+
+
+def test_length_counts_what_it_is_told_to():
+    """A right angle in two coordinates: 7 / 5; in the first alone, the straight 3."""
+    beads = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
+    rest = {"position": torch.tensor([0.0, 1.0]), "values": torch.zeros(2), "level": 1.0, "accepted": 1.0,
+            "connected": True, "method": "dss"}  # fmt: skip
+    path = Path(beads, **rest)
+    assert path.length == pytest.approx(7 / 5)
+    assert Path(beads, **rest, counted=torch.tensor([True, False])).length == pytest.approx(1)
+    torch.testing.assert_close(path.point(0.0), beads[0])
+    torch.testing.assert_close(path.point(5 / 7), torch.tensor([3.0, 2.0]))
+    torch.testing.assert_close(path.point(1.0), beads[2])
+    assert Path(beads[[0, 0]], **rest).length == 1
+    with pytest.raises(ValueError, match=r"Path.point\(1.5\)"):
+        path.point(1.5)
+
+
+def test_mistakes_are_one_clear_line():
+    a, b = small_task(0), small_task(1)
+    with pytest.raises(ValueError, match=r"an end has the value .* give a higher level"):
+        connect(a, b, [batch()], 1e-6)
+    with pytest.raises(ValueError, match=r"differ in network\.layers\.0\.weight"):
+        connect(a, small_task(0, (1, 5, 1)), [batch()], 1.0)
+    with pytest.raises(ValueError, match=r"differ in network\.layers\.2\.weight: .*absent"):
+        connect(a, small_task(0, (1, 4, 1, 1)), [batch()], 1.0)
+    with pytest.raises(ValueError, match="give at least one batch"):
+        connect(a, b, [], 1.0)
+    with pytest.raises(ValueError, match=r"method='string'.*dss, linear, bezier, neb"):
+        connect(a, b, [batch()], 1.0, "string")
+    with pytest.raises(ValueError, match=r"Linear has no loss\(batch\); give loss_fn"):
+        connect(nn.Linear(1, 1), nn.Linear(1, 1), [batch()], 1.0)
+    with torch.no_grad():
+        b.network.layers[0].weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="an end has the value inf"):
+        connect(a, b, [batch()], 1.0)
+    with pytest.raises(ValueError, match=r"Settings\(bead=1.5\): must be in \(0, 1\]"):
+        Settings(bead=1.5)

@@ -1,0 +1,270 @@
+"""The callbacks that find paths: in every loop, on one process and two, leaving the module as it was."""
+
+import csv
+from functools import partial
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+
+from theodolite.callbacks import GeodesicPath, LevelSetGeodesics, LevelSetSnapshots
+from theodolite.callbacks.geodesics import Path, connect, flat
+from theodolite.callbacks.level_set_geodesics import agreements, fresh_points
+from theodolite.datamodules import RegressionDataModule
+from theodolite.modules.regression import FeedForward, Regression
+
+#: Several runs of a test share a folder that has other files too.
+pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory")
+QUIET = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def task(seed, widths=(1, 4, 1), error="squared"):
+    torch.manual_seed(seed)
+    return Regression(FeedForward(widths), error, optimizer=partial(torch.optim.Adam, lr=0.02)).double()
+
+
+def data(num_samples=9, batch_size=0):
+    return RegressionDataModule(num_samples=num_samples, batch_size=batch_size)
+
+
+@pytest.fixture
+def reference(tmp_path):
+    path = tmp_path / "reference.ckpt"
+    torch.save({"state_dict": task(1).state_dict()}, path)
+    return str(path)
+
+
+def trainer(folder, *callbacks, **options):
+    logger = CSVLogger(folder, name="", version="")
+    return Trainer(
+        accelerator="cpu", precision="64-true", logger=logger, callbacks=list(callbacks), **{**QUIET, **options}
+    )
+
+
+def metrics(folder):
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {key: float(value) for row in rows for key, value in row.items() if value}
+
+
+def state_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_path_of_the_callback_is_that_of_the_function(tmp_path, reference, command):
+    module, before = task(0), state_of(task(0))
+    callback = GeodesicPath(reference, level=1.0)
+    getattr(trainer(tmp_path, callback), command)(module, datamodule=data(), verbose=False)
+    (batch,) = data().train_dataloader()
+    expected = connect(
+        task(0), task(1), [tuple(part.double() if part.is_floating_point() else part for part in batch)], 1.0
+    )
+    stage = {"validate": "val", "test": "test"}[command]
+    logged = metrics(tmp_path)
+    for name, value in expected.summary().items():
+        assert logged[f"{stage}/geodesic/{name}"] == pytest.approx(value, rel=1e-6), name
+    saved = Path.load(tmp_path / "paths" / f"{stage}.pt")
+    torch.testing.assert_close(saved.beads, expected.beads)
+    assert (tmp_path / "figures" / stage / "geodesic_profile.png").is_file()
+    assert (tmp_path / "figures" / stage / "geodesic_plane.png").is_file()
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+
+
+def test_within_fit_training_is_not_disturbed(tmp_path, reference):
+    """The weights after four epochs are the same with the callback and without."""
+    results = []
+    for callbacks in ([], [GeodesicPath(reference, every_n_epochs=2, max_steps=30, max_passes=1)]):
+        module = task(0)
+        torch.manual_seed(3)
+        trainer(tmp_path / str(len(results)), *callbacks, max_epochs=4, log_every_n_steps=1).fit(module, data(9, 4))
+        results.append(flat(module))
+    assert torch.equal(*results)
+    with (tmp_path / "1/metrics.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row.get("val/geodesic/length")]
+    assert epochs == [1, 3]
+
+
+def test_level_of_the_evaluated_batches(tmp_path, reference):
+    """The level is the higher end on the validation batches, which a cubic has and the training batches have not."""
+
+    class Held(RegressionDataModule):
+        def dataset(self, split):
+            held = RegressionDataModule("cubic", self.num_samples) if split == "test" else self
+            return RegressionDataModule.dataset(held, split)
+
+    module = task(0)
+    callback = GeodesicPath(reference, quantity="evaluated", method="linear")
+    trainer(tmp_path, callback).test(module, datamodule=Held(num_samples=9), verbose=False)
+    path = Path.load(tmp_path / "paths/test.pt")
+    assert float(path.values[0]) == pytest.approx(metrics(tmp_path)["test/loss"])
+    assert path.level == pytest.approx(float(path.values[[0, -1]].max()))
+
+
+class Foreign(LightningModule):
+    """A module of somebody else: no loss(batch), and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+
+    def test_step(self, batch, batch_idx):
+        pass
+
+
+def squared(module, batch):
+    return (module.net(batch[0]) - batch[1]).square().mean()
+
+
+def test_any_module_with_a_loss_function(tmp_path):
+    torch.manual_seed(0)
+    module, other = Foreign(), Foreign()
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.ckpt")
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), level=5.0, loss_fn=squared)
+    trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
+    assert metrics(tmp_path)["test/geodesic/connected"] == 1
+    with pytest.raises(ValueError, match=r"Foreign has no loss\(batch\); give loss_fn"):
+        trainer(tmp_path, GeodesicPath(str(tmp_path / "other.ckpt"))).test(module, datamodule=data(), verbose=False)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_processes_find_the_path_of_one(tmp_path, reference):
+    """Nine samples on two ranks; beads of a level are shared out, and the path is the same."""
+    level, options = 0.03, {"lr": 0.01, "max_steps": 3000}
+    for devices in (1, 2):
+        callback = GeodesicPath(reference, level=level, **options)
+        more = {"devices": devices, "strategy": "ddp_spawn"} if devices == 2 else {}
+        module = task(0)
+        torch.save({"state_dict": low(task(1)).state_dict()}, reference)
+        trainer(tmp_path / str(devices), callback, **more).test(low(module), datamodule=data(), verbose=False)
+    one, two = (Path.load(tmp_path / str(devices) / "paths/test.pt") for devices in (1, 2))
+    assert one.connected
+    assert one.num_beads > 3
+    torch.testing.assert_close(one.beads, two.beads, rtol=1e-8, atol=1e-8)
+    assert one.maximum == pytest.approx(two.maximum, rel=1e-8)
+    for key, value in metrics(tmp_path / "1").items():
+        assert metrics(tmp_path / "2")[key] == pytest.approx(value, rel=1e-6), key
+
+
+def low(module):
+    """Train a module to a low loss, so that there is something to connect."""
+    (x, y, _) = next(iter(data().train_dataloader()))
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (module(x.double()) - y.double()).square().mean().backward()
+        optimizer.step()
+    return module
+
+
+def test_snapshots_are_taken_once_at_the_first_epoch_below_each_level(tmp_path):
+    callback = LevelSetSnapshots([0.05, 0.2, 1e-9])
+    trainer(tmp_path, callback, max_epochs=30, log_every_n_steps=1).fit(task(0), data())
+    with (tmp_path / "metrics.csv").open() as file:
+        losses = {int(row["epoch"]): float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")}
+    assert callback.reached == [0.2, 0.05]
+    for level in (0.2, 0.05):
+        content = torch.load(tmp_path / f"snapshots/level_{level:g}.ckpt", weights_only=True)
+        first = min(epoch for epoch, loss in losses.items() if loss < level)
+        assert content["epoch"] == first
+        module = task(5)
+        module.load_state_dict(content["state_dict"])
+        result = trainer(tmp_path / "again").validate(module, data(), verbose=False)[0]
+        assert result["val/loss"] == pytest.approx(losses[first], rel=1e-6)
+    assert not (tmp_path / "snapshots/level_1e-09.ckpt").exists()
+
+
+def test_snapshots_stop_and_are_not_repeated_after_a_resume(tmp_path):
+    callback = LevelSetSnapshots([0.2], stop=True)
+    runner = trainer(tmp_path, callback, max_epochs=200, log_every_n_steps=1)
+    runner.fit(task(0), data())
+    assert runner.current_epoch < 200
+    resumed = LevelSetSnapshots([0.2])
+    resumed.load_state_dict(callback.state_dict())
+    (tmp_path / "snapshots/level_0.2.ckpt").unlink()
+    trainer(tmp_path, resumed, max_epochs=2, log_every_n_steps=1).fit(task(0), data())
+    assert not (tmp_path / "snapshots/level_0.2.ckpt").exists()
+    with pytest.raises(ValueError, match=r"monitor='val/none'\): no such quantity was logged; there are .*val/loss"):
+        trainer(tmp_path, LevelSetSnapshots([1.0], "val/none"), max_epochs=1, log_every_n_steps=1).fit(task(0), data())
+
+
+def test_levels_of_small_networks(tmp_path):
+    """Easy levels of the quadratic: every pair gets there and is connected; the module keeps its weights."""
+    torch.manual_seed(0)
+    module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
+    before = flat(module)
+    callback = LevelSetGeodesics([0.15, 0.19], pairs=3, lr=0.01, max_steps=500, bead_steps=2000,
+                                 published=[[0.15, 1.0, 10.0, 3.0], [0.19, 50.0, 1.0, 50.0]], mark=0.1875)  # fmt: skip
+    trainer(tmp_path, callback).test(module, datamodule=data(50), verbose=False)
+    logged = metrics(tmp_path)
+    for level in ("0.15", "0.19"):
+        assert logged[f"test/geodesic/connected/level_{level}"] == 1
+        assert logged[f"test/geodesic/length/level_{level}"] >= 1
+        assert logged[f"test/geodesic/beads/level_{level}"] >= 3
+        assert logged[f"test/geodesic/maximum/level_{level}"] <= 1.11
+        assert logged[f"test/geodesic/length/level_{level}_stderr"] >= 0
+    assert logged["test/geodesic/length_agreement"] == 0.5
+    assert torch.equal(flat(module), before)
+    with (tmp_path / "tables/test/geodesics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["level"], row["pairs"], row["published_beads"]) for row in rows] == [
+        ("0.19", "3", "50.0"), ("0.15", "3", "3.0")]  # fmt: skip
+    assert (tmp_path / "figures/test/geodesics.png").is_file()
+
+
+def test_a_level_that_is_not_reached_is_reported(tmp_path):
+    callback = LevelSetGeodesics([1e-6], pairs=2, max_steps=3)
+    with pytest.warns(UserWarning, match="0 of 2 pairs got there in 3 steps"):
+        trainer(tmp_path, callback).test(task(0), datamodule=data(), verbose=False)
+    assert metrics(tmp_path)["test/geodesic/connected/level_1e-06"] == 0
+
+
+def test_agreement_by_hand():
+    rows = [[0.1, 20, 1, 1.30, 0.05, 5.0, 0.2, 1.1], [0.2, 20, 1, 1.10, 0.05, 4.0, 0.2, 1.1]]
+    published = [[0.1, 1.35, 0.02, 5.9], [0.2, 1.05, 0.02, 3.0], [0.3, 1.0, 0.1, 3.0]]
+    assert agreements(rows, published) == {"length": 0.0, "beads": 0.5}
+    assert agreements(rows, [[0.2, 1.085, 0.01, 3.4]]) == {"length": 1.0, "beads": 1.0}
+    assert agreements(rows, []) == {}
+
+
+def test_fresh_points_are_the_seeds_and_leave_module_and_random_state():
+    module, state = task(0), torch.get_rng_state()
+    before = flat(module)
+    points = fresh_points(module, 3, seed=4)
+    assert torch.equal(points, fresh_points(module, 3, seed=4))
+    assert not torch.equal(points, fresh_points(module, 3, seed=5))
+    assert len({tuple(point.tolist()) for point in points}) == 3
+    assert torch.equal(flat(module), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match="none of its parts has a reset_parameters"):
+        fresh_points(nn.PReLU(), 2, seed=0)
+
+
+def test_mistakes_are_one_clear_line(tmp_path, reference):
+    with pytest.raises(FileNotFoundError, match=r"GeodesicPath\(reference='nowhere.ckpt'\): there is no such"):
+        GeodesicPath("nowhere.ckpt")
+    with pytest.raises(ValueError, match=r"num_batches=-1"):
+        GeodesicPath(reference, num_batches=-1)
+    with pytest.raises(ValueError, match=r"layers.0.weight is \(4, 1\) there and \(5, 1\) here"):
+        trainer(tmp_path, GeodesicPath(reference)).test(task(0, (1, 5, 1)), datamodule=data(), verbose=False)
+    torch.save([1], tmp_path / "list.ckpt")
+    with pytest.raises(ValueError, match="holds no state_dict"):
+        trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)
+    with pytest.raises(ValueError, match="this trainer has none: give it a datamodule"):
+        trainer(tmp_path, GeodesicPath(reference)).test(task(0), data().test_dataloader(), verbose=False)
+    listed = data()
+    listed.train_dataloader = lambda: [data().train_dataloader()]
+    with pytest.raises(ValueError, match="the training data are a list"):
+        trainer(tmp_path, GeodesicPath(reference)).test(task(0), datamodule=listed, verbose=False)
+    with pytest.raises(ValueError, match="an end has the value"):
+        trainer(tmp_path, GeodesicPath(reference, level=1e-9)).test(task(0), datamodule=data(), verbose=False)
+    with pytest.raises(ValueError, match=r"LevelSetSnapshots\(levels=\[\]\)"):
+        LevelSetSnapshots([])
+    with pytest.raises(ValueError, match=r"LevelSetGeodesics\(levels=\[0.0\]\)"):
+        LevelSetGeodesics([0.0])
+    with pytest.raises(ValueError, match="each point is"):
+        LevelSetGeodesics([0.1], published=[[0.1, 1.0]])
