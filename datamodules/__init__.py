@@ -1,6 +1,7 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
 from .base import SplitDataModule
+from .bias_problems import MatrixSensingDataModule, SeparableDataModule, UnderdeterminedDataModule
 from .graph_file import GraphFileDataModule
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
@@ -10,10 +11,13 @@ from .snap_datamodule import SNAPDataModule
 
 __all__ = [
     "GraphFileDataModule",
+    "MatrixSensingDataModule",
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
     "SBMDataModule",
     "SNAPDataModule",
+    "SeparableDataModule",
     "SplitDataModule",
+    "UnderdeterminedDataModule",
 ]
