@@ -86,7 +86,7 @@ class InterpolationBias(RunMeasurement):
             values["norm_excess"] = norm_of(beta, norm, self.p) / norm_of(solution, norm, self.p) - 1
         if self.reference in {"l2", "lp", "entropy", "simplex", "hypentropy"}:
             values["span_residual"] = self.largest("span", self._span(batch.x, beta, start))
-        repeats = len(batch.index) // len(batch.index.unique())
+        repeats = len(batch.problem) // len(batch.problem.unique())
         if repeats > 1:
             groups = beta.unflatten(0, (repeats, -1))
             values["step_spread"] = ((groups - groups.roll(1, 0)).norm(dim=2) / groups.norm(dim=2)).flatten()

@@ -73,7 +73,7 @@ class RunMeasurement(Callback, ABC):
             pl_module.log_dict({f"test/{name}": float(number) for name, number in numbers.items()}, batch_size=1)
         rows = [
             [run, int(problem), *(float(value[run]) for value in values.values())]
-            for run, problem in enumerate(batch.index)
+            for run, problem in enumerate(batch.problem)
         ]
         log_table(trainer, f"test/{self.name}", ["run", "problem", *values], rows)
         if len(self._history) > 1:

@@ -6,9 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["log_exponential_loss", "log_logistic_loss", "log_loss", "soft_margins", "squared_loss"]
+__all__ = [
+    "Objective",
+    "log_exponential_loss",
+    "log_logistic_loss",
+    "log_loss",
+    "objective_slopes",
+    "objective_value",
+    "soft_margins",
+    "squared_loss",
+]
 
 Tail = Literal["exponential", "logistic"]
+Objective = Literal["squared", "exponential", "logistic", "log_exponential", "log_logistic"]
 
 
 def squared_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -71,3 +81,48 @@ def soft_margins(scores: Tensor, labels: Tensor) -> Tensor:
     index = labels.unsqueeze(-1)
     others = (scores - scores.gather(-1, index)).scatter(-1, index, float("-inf"))
     return -torch.logsumexp(others, -1)
+
+
+def objective_value(outputs: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    r"""Give an objective, summed over the last axis; of a tail it is of the margins :math:`m_n = y_n f_n`.
+
+    Args:
+        outputs: f, (..., N).
+        targets: Targets, or labels -1 and 1, (..., N).
+        objective: ``squared``, the loss of a tail, or its logarithm.
+
+    Returns:
+        (...).
+    """
+    match objective:
+        case "squared":
+            return squared_loss(outputs, targets)
+        case "exponential":
+            return log_exponential_loss(outputs * targets).exp()
+        case "logistic":
+            return log_logistic_loss(outputs * targets).exp()
+        case "log_exponential":
+            return log_exponential_loss(outputs * targets)
+        case _:
+            return log_logistic_loss(outputs * targets)
+
+
+def objective_slopes(outputs: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    """Give the derivative of :func:`objective_value` by the outputs in closed form, (..., N); no graph is built.
+
+    A few operations in place of the forward and backward pass of the loss, which would take most of the time of a step
+    on a small problem.
+    """
+    if objective == "squared":
+        return outputs - targets
+    margins = outputs * targets
+    match objective:
+        case "exponential":
+            slopes = (-margins).exp()
+        case "logistic":
+            slopes = (-margins).sigmoid()
+        case "log_exponential":
+            slopes = (-margins).softmax(-1)
+        case _:
+            slopes = (F.logsigmoid(-margins) - log_logistic_loss(margins).unsqueeze(-1)).exp()
+    return -targets * slopes

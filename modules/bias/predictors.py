@@ -1,4 +1,4 @@
-r"""Homogeneous predictors that are linear in their input: maps from parameters to a rule beta, for many runs at once."""
+r"""Homogeneous predictors that are linear in their input: maps from parameters to a rule beta, for many runs."""
 
 import itertools
 from abc import ABC, abstractmethod

@@ -77,7 +77,7 @@ def normalized_margins(margins: Tensor, norm: Tensor, degree: int) -> tuple[Tens
 
 
 def sandwich_violation(margins: Tensor, norm: Tensor, degree: int) -> Tensor:
-    """Give by how much the bounds of :func:`normalized_margins` are violated, relative to the margin; 0 if not, (R,)."""
+    """Give the violation of the bounds of :func:`normalized_margins`, relative to the margin; 0 if none, (R,)."""
     hard, smooth = normalized_margins(margins, norm, degree)
     low = hard - np.log(margins.shape[-1]) / norm**degree
     return torch.maximum(smooth - hard, low - smooth).clamp_min(0) / hard.abs()

@@ -1,14 +1,14 @@
 """Training of many small problems at once, to see which solution the optimizer picks."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import OptimizerCallable
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ..base import Task
-from .losses import log_loss, squared_loss
+from .losses import Objective, log_loss, objective_slopes, objective_value
 from .predictors import LinearPredictor, Predictor
 
 __all__ = ["ImplicitBias", "Problems"]
@@ -20,12 +20,12 @@ class Problems(NamedTuple):
     Attributes:
         x: Inputs, (R, N, d), float64.
         y: Targets of a regression, or labels -1 and 1, (R, N).
-        index: The problem's number, (R,); runs of one problem have the same.
+        problem: The problem's number, (R,); runs of one problem have the same.
     """
 
     x: Tensor
     y: Tensor
-    index: Tensor
+    problem: Tensor
 
 
 class ImplicitBias(Task):
@@ -62,7 +62,7 @@ class ImplicitBias(Task):
     def __init__(
         self,
         predictor: Predictor,
-        objective: Literal["squared", "exponential", "logistic", "log_exponential", "log_logistic"] = "squared",
+        objective: Objective = "squared",
         steps: int = 10_000,
         instancewise: bool = False,
         track_margin: bool = False,
@@ -77,7 +77,7 @@ class ImplicitBias(Task):
             msg = "ImplicitBias(track_margin=True): a squared loss has no margin; take an exponential or logistic one."
             raise ValueError(msg)
         self.predictor = predictor
-        self.objective = objective
+        self.objective: Objective = objective
         self.steps = steps
         self.instancewise = instancewise
         self.track_margin = track_margin
@@ -94,16 +94,7 @@ class ImplicitBias(Task):
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
         """Give the objective of each run, (R,)."""
-        outputs = self(x)
-        match self.objective:
-            case "squared":
-                return squared_loss(outputs, y)
-            case "exponential" | "logistic":
-                return log_loss(outputs * y, self.objective).exp()
-            case "log_exponential":
-                return log_loss(outputs * y, "exponential")
-            case _:
-                return log_loss(outputs * y, "logistic")
+        return objective_value(self(x), y, self.objective)
 
     def loss(self, batch: Problems) -> Tensor:
         """Give the sum over runs, whose gradient is that of each run."""
@@ -135,7 +126,7 @@ class ImplicitBias(Task):
         assert self.trainer.max_epochs is not None
         return max(epoch, round(self.steps ** (epoch / self.trainer.max_epochs))) if epoch else 0
 
-    def training_step(self, batch: Problems, batch_idx: int) -> None:
+    def training_step(self, batch: Problems, batch_idx: int) -> Tensor:
         """Take the optimizer steps up to the next point in time."""
         del batch_idx
         if len(batch.x) != self.predictor.runs:
@@ -154,17 +145,16 @@ class ImplicitBias(Task):
                 sample = step % batch.x.shape[1]
                 x, y = batch.x[:, sample : sample + 1], batch.y[:, sample : sample + 1]
             optimizer.zero_grad()
-            losses = self.losses(x, y)
-            if self.track_margin:
-                self._track(losses.detach())
             if step < last - 1:
-                losses.sum().backward()
+                self._backward(x, y)
                 optimizer.step()
             else:  # once an epoch through Lightning, which counts steps and lets callbacks look at the loss
+                losses = self.losses(x, y)
                 self.manual_backward(losses.sum())
                 wrapped.step()  # pyright: ignore[reportAttributeAccessIssue]
-        values = {"train/loss": losses.detach().mean(), "train/steps": float(last)}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        loss = losses.detach().mean()
+        self.log_dict({"train/loss": loss, "train/steps": float(last)}, on_step=False, on_epoch=True, batch_size=1)
+        return loss
 
     def test_step(self, batch: Problems, batch_idx: int) -> None:
         """Log the objective of the solution as ``test/loss``."""
@@ -175,9 +165,22 @@ class ImplicitBias(Task):
         """Give the l2 norm of all parameters of each run, (R,)."""
         return torch.stack([p.detach().flatten(1).square().sum(1) for p in self.predictor.parameters()]).sum(0).sqrt()
 
-    def _track(self, losses: Tensor) -> None:
+    def _backward(self, x: Tensor, y: Tensor) -> None:
+        """Accumulate the gradient of the objective, through as little of a graph as there must be."""
+        if isinstance(self.predictor, LinearPredictor):
+            rule = self.predictor.beta()
+            outputs = torch.bmm(x, rule.detach().unsqueeze(-1)).squeeze(-1)
+            slopes = objective_slopes(outputs, y, self.objective)
+            rule.backward(torch.bmm(slopes.unsqueeze(1), x).squeeze(1))
+        else:
+            outputs = self.predictor(x)
+            outputs.backward(objective_slopes(outputs.detach(), y, self.objective))
+        if self.track_margin:
+            self._track(outputs.detach() * y)
+
+    def _track(self, margins: Tensor) -> None:
         """Update the largest decrease of the smoothed margin."""
-        log_losses = losses if self.objective.startswith("log_") else losses.log()
+        log_losses = log_loss(margins, "logistic" if self.objective.endswith("logistic") else "exponential")
         margin = -log_losses / self.parameter_norm() ** self.predictor.degree
         counts = (log_losses < 0) & self._best_margin.isfinite()
         decrease = torch.where(counts, (self._best_margin - margin) / self._best_margin.abs(), 0.0)
