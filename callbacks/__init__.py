@@ -5,8 +5,11 @@ from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .geodesic_path import GeodesicPath
+from .homogeneous_bias import HomogeneousBias
+from .interpolation_bias import InterpolationBias
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
+from .margin_bias import MarginBias
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -19,8 +22,11 @@ __all__ = [
     "CommunityWriter",
     "FiniteLoss",
     "GeodesicPath",
+    "HomogeneousBias",
+    "InterpolationBias",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
+    "MarginBias",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

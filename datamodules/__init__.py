@@ -1,6 +1,7 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
 from .base import SplitDataModule
+from .bias_problems import MatrixSensingDataModule, SeparableDataModule, UnderdeterminedDataModule
 from .graph_file import GraphFileDataModule
 from .images import CIFAR10DataModule, FashionMNISTDataModule, ImageBatch, ImageFolderDataModule, MNISTDataModule
 from .pair_file import PairFileDataModule
@@ -17,11 +18,14 @@ __all__ = [
     "ImageBatch",
     "ImageFolderDataModule",
     "MNISTDataModule",
+    "MatrixSensingDataModule",
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
     "RegressionDataModule",
     "SBMDataModule",
     "SNAPDataModule",
+    "SeparableDataModule",
     "SplitDataModule",
+    "UnderdeterminedDataModule",
 ]
