@@ -2,7 +2,15 @@
 
 from .base import SplitDataModule
 from .graph_file import GraphFileDataModule
-from .images import CIFAR10DataModule, FashionMNISTDataModule, ImageBatch, ImageFolderDataModule, MNISTDataModule
+from .images import (
+    CIFAR10DataModule,
+    FashionMNISTDataModule,
+    ImageBatch,
+    ImageFolderDataModule,
+    MNISTDataModule,
+    RelabeledDataModule,
+    RobustifiedDataModule,
+)
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
@@ -19,6 +27,8 @@ __all__ = [
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
+    "RelabeledDataModule",
+    "RobustifiedDataModule",
     "SBMDataModule",
     "SNAPDataModule",
     "SplitDataModule",
