@@ -2,6 +2,7 @@
 
 from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
 from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
+from .representation import Representation
 from .task import ImageClassifier, Normalize
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MadryCNN",
     "Normalize",
     "Objective",
+    "Representation",
     "ResNet9",
     "ResNet18",
     "ResNet50",
