@@ -1,30 +1,29 @@
 """Measure a module beside other methods, sample by sample, and average over groups of samples."""
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from .held_out import HeldOutMeasurement
 from .media import log_figure, log_table, run_directory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Comparison(Callback, ABC):
+class Comparison(HeldOutMeasurement):
     r"""Measure each held-out sample by the module and by other methods, and average over groups of samples.
 
-    The mean over the B samples of a group comes with its standard error :math:`s/\sqrt{B}`. Rows of single samples are
-    gathered from all ranks and repeats of a sample dropped, so the numbers are those of one process, whatever a
-    sampler pads. Measures in ``validate`` and ``test``, and every ``every_n_epochs`` in the validation within ``fit``.
+    The mean over the B samples of a group comes with its standard error :math:`s/\sqrt{B}`. When it measures, and how
+    it is exact on any number of ranks: see :class:`HeldOutMeasurement`.
 
     Logs ``<stage>/<metric>/<group>`` and ``<stage>/<metric>_<method>/<group>``, each also with ``_stderr``; without
     groups ``<stage>/<metric>_stderr`` and ``<stage>/<metric>_<method>``. For each metric it writes a table to
@@ -43,13 +42,9 @@ class Comparison(Callback, ABC):
     logged_by_module: Collection[str] = ()
 
     def __init__(self, metrics: Sequence[str], group_by: str | None, every_n_epochs: int) -> None:
-        if every_n_epochs < 0:
-            msg = f"{type(self).__name__}(every_n_epochs={every_n_epochs}): give 0 (never within fit) or more."
-            raise ValueError(msg)
+        super().__init__(every_n_epochs)
         self.metrics = list(metrics)
         self.group_by = group_by
-        self.every_n_epochs = every_n_epochs
-        self._rows: list[Tensor] = []
 
     @abstractmethod
     def methods(self, pl_module: LightningModule) -> dict[str, str]:
@@ -85,69 +80,15 @@ class Comparison(Callback, ABC):
     def decorate(self, axes: Any) -> None:
         """Add to a figure what belongs to the quantity on its axis."""
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the rows of the epoch before."""
-        del trainer, pl_module
-        self._rows = []
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the rows of the epoch before."""
-        del trainer, pl_module
-        self._rows = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure the samples of a validation batch."""
-        del outputs, batch_idx, dataloader_idx
-        if self._measures_validation(trainer):
-            self._measure(pl_module, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure the samples of a test batch."""
-        del trainer, outputs, batch_idx, dataloader_idx
-        self._measure(pl_module, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log and draw the comparison on the validation samples."""
-        if self._measures_validation(trainer):
-            self._report(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log, draw and print the comparison on the test samples."""
-        self._report(trainer, pl_module, "test")
-
-    def _measures_validation(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking:
-            return False
-        if trainer.state.fn == "validate":
-            return True
-        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
-    @torch.no_grad()
-    def _measure(self, pl_module: LightningModule, batch: Any) -> None:
-        """Keep one row a sample: its number, its group, and all values."""
+    def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
+        """Give one row a sample: its number, its group, and all values."""
+        del trainer, dataloader_idx
         numbers, groups, values = (part.double().cpu() for part in self.measure(pl_module, batch))
-        self._rows.append(torch.cat([numbers[:, None], groups[:, None], values.flatten(1)], dim=1))
+        return torch.cat([numbers[:, None], groups[:, None], values.flatten(1)], dim=1)
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def report(self, trainer: Trainer, pl_module: LightningModule, stage: str, rows: Tensor) -> None:
+        """Log, print and draw the mean of each method over the samples of each group."""
         methods = self.methods(pl_module)
-        columns = len(methods) * len(self.metrics)
-        rows = gather_rows(torch.cat(self._rows) if self._rows else torch.zeros(0, 2 + columns).double())
         values = rows[:, 2:].view(len(rows), len(methods), len(self.metrics))
         numbers = self._order(rows[:, 1].unique().tolist())
         groups = [(group, values[rows[:, 1] == group]) for group in numbers]
@@ -219,25 +160,6 @@ def mean_and_standard_error(values: Tensor) -> tuple[Tensor, Tensor]:
     if len(values) < 2:
         return mean, torch.zeros_like(mean)
     return mean, values.std(0, unbiased=True) / len(values) ** 0.5
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """Collect rows from all processes, in order of their first column, dropping repeats of it.
-
-    Args:
-        rows: (n, m), n may differ between processes; the first column numbers the samples, NaN where they have none.
-
-    Returns:
-        The rows of all processes, the same on each; the rows themselves without a process group.
-    """
-    if dist.is_available() and dist.is_initialized():
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, rows)
-        rows = torch.cat(parts)
-    rows = rows[rows[:, 0].argsort(stable=True)]
-    repeated = torch.zeros(len(rows), dtype=torch.bool)
-    repeated[1:] = rows[1:, 0] == rows[:-1, 0]
-    return rows[~repeated]
 
 
 def draw_comparison(

@@ -8,7 +8,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from theodolite.callbacks import BaselineComparison
-from theodolite.callbacks.comparison import gather_rows, mean_and_standard_error
+from theodolite.callbacks.comparison import mean_and_standard_error
+from theodolite.callbacks.held_out import gather_rows
 from theodolite.datamodules import SBMDataModule
 from theodolite.modules.community import GNN, BetheHessian, CommunityDetection, RandomLabels, SingleLabel, overlap
 

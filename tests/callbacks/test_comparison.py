@@ -8,7 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from theodolite.callbacks.comparison import Comparison, draw_comparison, gather_rows, snake_case, words
+from theodolite.callbacks.comparison import Comparison, draw_comparison, snake_case, words
+from theodolite.callbacks.held_out import gather_rows
 
 
 class Numbers(LightningModule):

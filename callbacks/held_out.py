@@ -1,0 +1,123 @@
+"""What measurements of held-out samples have in common: when they run, and one row a sample from all ranks."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+__all__ = ["HeldOutMeasurement", "gather_rows"]
+
+
+class HeldOutMeasurement(Callback, ABC):
+    """Measure each held-out sample after its batch, and report on the samples of all ranks at the end of the epoch.
+
+    Measures in ``validate`` and ``test``, and every ``every_n_epochs`` in the validation within ``fit``; never in the
+    sanity check. Rows of single samples are gathered from all ranks and repeats of a sample dropped, so the numbers
+    are those of one process, whatever a sampler pads.
+
+    Args:
+        every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
+
+    Raises:
+        ValueError: If ``every_n_epochs`` is negative.
+    """
+
+    def __init__(self, every_n_epochs: int) -> None:
+        if every_n_epochs < 0:
+            msg = f"{type(self).__name__}(every_n_epochs={every_n_epochs}): give 0 (never within fit) or more."
+            raise ValueError(msg)
+        self.every_n_epochs = every_n_epochs
+        self._rows: list[Tensor] = []
+
+    @abstractmethod
+    def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
+        """Give one row of numbers a sample, (B, columns), in the first column the sample's number, NaN for none."""
+
+    @abstractmethod
+    def report(self, trainer: Trainer, pl_module: LightningModule, stage: str, rows: Tensor) -> None:
+        """Log, store and draw what the rows of all samples say, the same on every rank; float64 (samples, columns)."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the rows of the epoch before."""
+        del trainer, pl_module
+        self._rows = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the rows of the epoch before."""
+        del trainer, pl_module
+        self._rows = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the samples of a validation batch."""
+        del outputs, batch_idx
+        if self._measures_validation(trainer):
+            self._keep(trainer, pl_module, batch, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the samples of a test batch."""
+        del outputs, batch_idx
+        self._keep(trainer, pl_module, batch, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report on the validation samples."""
+        if self._measures_validation(trainer):
+            self._report(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report on the test samples."""
+        self._report(trainer, pl_module, "test")
+
+    def _measures_validation(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        if trainer.state.fn == "validate":
+            return True
+        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    @torch.no_grad()
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+        self._rows.append(self.measure_batch(trainer, pl_module, batch, dataloader_idx).double().cpu())
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        rows = gather_rows(torch.cat(self._rows) if self._rows else torch.zeros(0, 1).double())
+        if len(rows):
+            self.report(trainer, pl_module, stage, rows)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Collect rows from all processes, in order of their first column, dropping repeats of it.
+
+    Args:
+        rows: (n, m), n may differ between processes, and m where n is 0; the first column numbers the samples, NaN
+            where they have none.
+
+    Returns:
+        The rows of all processes, the same on each; the rows themselves without a process group.
+    """
+    if dist.is_available() and dist.is_initialized():
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, rows)
+        rows = torch.cat([part for part in parts if len(part)] or [rows])
+    rows = rows[rows[:, 0].argsort(stable=True)]
+    repeated = torch.zeros(len(rows), dtype=torch.bool)
+    repeated[1:] = rows[1:, 0] == rows[:-1, 0]
+    return rows[~repeated]

@@ -1,0 +1,23 @@
+"""Attacks on the input: what an adversary can do within a ball around a sample."""
+
+from .autoattack import AutoAttack
+from .base import Attack
+from .gradient import FGSM, PGD
+from .norms import Norm, perturbation_norm, project
+from .objectives import cross_entropy, fooled, logit_gap
+from .pgd import evaluation_mode, pgd
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AutoAttack",
+    "Norm",
+    "cross_entropy",
+    "evaluation_mode",
+    "fooled",
+    "logit_gap",
+    "perturbation_norm",
+    "pgd",
+    "project",
+]
