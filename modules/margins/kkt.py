@@ -30,7 +30,9 @@ class KKTResidual:
     slackness: float
 
 
-def kkt_residual(weights: Tensor, gradients: Tensor, margins: Tensor, probabilities: Tensor, degree: float) -> KKTResidual:
+def kkt_residual(
+    weights: Tensor, gradients: Tensor, margins: Tensor, probabilities: Tensor, degree: float
+) -> KKTResidual:
     r"""Give the residuals of the multipliers that the loss itself gives.
 
     .. math::

@@ -73,7 +73,7 @@ def _log_expm1_of_log(log_value: Tensor) -> Tensor:
     """Give log(exp(v) - 1) for v = exp(log_value), to full relative accuracy for v that underflow too."""
     value = log_value.exp()
     small = log_value + value / 2  # log v + v/2 + O(v^2)
-    large = value + torch.log1p(-torch.exp(-value))
+    large = value + torch.log(-torch.expm1(-value))
     return torch.where(log_value < math.log(1e-8), small, large)
 
 

@@ -55,5 +55,7 @@ def check_classes(scores: Any, labels: Any) -> None:
         raise ValueError(msg)
     classes = 2 if single else shape[1]
     if len(labels) and not bool(((labels >= 0) & (labels < classes) & (labels == labels.round())).all()):
-        msg = f"labels are in {float(labels.min()):g} .. {float(labels.max()):g}, but the classes are 0 .. {classes - 1}."
+        msg = (
+            f"labels are in {float(labels.min()):g} .. {float(labels.max()):g}, but the classes are 0 .. {classes - 1}."
+        )
         raise ValueError(msg)

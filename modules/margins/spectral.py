@@ -15,9 +15,7 @@ from ..attacks import evaluation_mode
 __all__ = ["row_norm_sum", "spectral_complexity", "spectral_norm", "spectrally_normalized_margin"]
 
 
-def spectrally_normalized_margin(
-    margin: Tensor, log_complexity: float, input_norm: float, num_samples: int
-) -> Tensor:
+def spectrally_normalized_margin(margin: Tensor, log_complexity: float, input_norm: float, num_samples: int) -> Tensor:
     r"""Give :math:`\frac{m}{R_A \|X\|_F / n}`, the margin of `Bartlett, Foster and Telgarsky 2017
     <https://arxiv.org/abs/1706.08498>`_, whose distribution is comparable between networks and data sets.
 
