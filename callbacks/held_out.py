@@ -34,7 +34,10 @@ class HeldOutMeasurement(Callback, ABC):
 
     @abstractmethod
     def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
-        """Give one row of numbers a sample, (B, columns), in the first column the sample's number, NaN for none."""
+        """Give one row of numbers a sample, (B, columns), in the first column the sample's number, NaN for none.
+
+        Samples that are not to be measured have no row.
+        """
 
     @abstractmethod
     def report(self, trainer: Trainer, pl_module: LightningModule, stage: str, rows: Tensor) -> None:
@@ -95,7 +98,9 @@ class HeldOutMeasurement(Callback, ABC):
 
     @torch.no_grad()
     def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
-        self._rows.append(self.measure_batch(trainer, pl_module, batch, dataloader_idx).double().cpu())
+        rows = self.measure_batch(trainer, pl_module, batch, dataloader_idx)
+        if len(rows):
+            self._rows.append(rows.double().cpu())
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         rows = gather_rows(torch.cat(self._rows) if self._rows else torch.zeros(0, 1).double())

@@ -3,11 +3,13 @@
 from .autoattack import AutoAttack
 from .base import Attack
 from .gradient import FGSM, PGD
+from .masking import CHECKS, masking_checks, masking_warnings
 from .norms import Norm, perturbation_norm, project
 from .objectives import cross_entropy, fooled, logit_gap
 from .pgd import evaluation_mode, pgd
 
 __all__ = [
+    "CHECKS",
     "FGSM",
     "PGD",
     "Attack",
@@ -17,6 +19,8 @@ __all__ = [
     "evaluation_mode",
     "fooled",
     "logit_gap",
+    "masking_checks",
+    "masking_warnings",
     "perturbation_norm",
     "pgd",
     "project",
