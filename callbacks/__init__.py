@@ -6,6 +6,7 @@ from .finite_loss import FiniteLoss, NonFiniteLossError
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
+from .robust_accuracy import RobustAccuracy
 
 __all__ = [
     "BaselineComparison",
@@ -15,4 +16,5 @@ __all__ = [
     "MatchingWriter",
     "NonFiniteLossError",
     "PredictionWriter",
+    "RobustAccuracy",
 ]

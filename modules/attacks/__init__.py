@@ -3,7 +3,7 @@
 from .autoattack import AutoAttack
 from .base import Attack
 from .gradient import FGSM, PGD
-from .masking import CHECKS, masking_checks, masking_warnings
+from .masking import CHECKS, MaskedGradientsWarning, masking_checks, masking_warnings
 from .norms import Norm, perturbation_norm, project
 from .objectives import cross_entropy, fooled, logit_gap
 from .pgd import evaluation_mode, pgd
@@ -14,6 +14,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AutoAttack",
+    "MaskedGradientsWarning",
     "Norm",
     "cross_entropy",
     "evaluation_mode",

@@ -13,7 +13,7 @@ from .norms import perturbation_norm, random_perturbation
 from .objectives import cross_entropy
 from .pgd import evaluation_mode
 
-__all__ = ["CHECKS", "masking_checks", "masking_warnings"]
+__all__ = ["CHECKS", "MaskedGradientsWarning", "masking_checks", "masking_warnings"]
 
 #: What each column of the checks says of a sample: that it stands against a change of the attack, or has no gradient.
 CHECKS: tuple[str, ...] = (
@@ -28,6 +28,10 @@ CHECKS: tuple[str, ...] = (
 
 _NOISES = 10
 _KEY_OF_NOISE = 2**31
+
+
+class MaskedGradientsWarning(UserWarning):
+    """A robust accuracy may be too high, because the attack is too weak or the model hides its gradients."""
 
 
 def masking_checks(model_fn: Callable[[Tensor], Any], x: Tensor, y: Tensor, attack: PGD, sample_id: Tensor) -> Tensor:
