@@ -3,6 +3,7 @@
 from .baseline_comparison import BaselineComparison
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
+from .margins import Margins
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -12,6 +13,7 @@ __all__ = [
     "BaselineComparison",
     "CommunityWriter",
     "FiniteLoss",
+    "Margins",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

@@ -15,7 +15,16 @@ from ..modules.attacks import evaluation_mode
 from ..modules.attacks.checks import check_logits
 from .held_out import HeldOutMeasurement
 
-__all__ = ["ClassifierMeasurement", "Labelled", "Samples", "left_as_found", "place_samples", "spread", "unpack"]
+__all__ = [
+    "ClassifierMeasurement",
+    "Labelled",
+    "Samples",
+    "dataloader",
+    "left_as_found",
+    "place_samples",
+    "spread",
+    "unpack",
+]
 
 #: Names that a dictionary batch may give its parts.
 _KEYS = {
@@ -52,8 +61,9 @@ def unpack(batch: Any, owner: str) -> Labelled:
     """Find inputs, labels and sample numbers in a batch.
 
     Args:
-        batch: ``(x, y)``, ``(x, y, sample_id)``, or a dictionary with the keys x, image(s), input(s) or pixel_values;
-            y, label(s) or target(s); and perhaps sample_id, index, indices or idx. What else it holds is left alone.
+        batch: ``(x, y)``, ``(x, y, sample_id)``, an ``ImageBatch``, or a dictionary with the keys x, image(s),
+            input(s) or pixel_values; y, label(s) or target(s); and perhaps sample_id, index, indices or idx. What else
+            it holds is left alone.
         owner: Who asks, for the error.
 
     Raises:
@@ -62,6 +72,9 @@ def unpack(batch: Any, owner: str) -> Labelled:
     if isinstance(batch, Mapping):
         parts = [next((batch[key] for key in keys if key in batch), None) for keys in _KEYS.values()]
         found = f"a dictionary with the keys {sorted(map(str, batch))}"
+    elif hasattr(batch, "sample_id"):  # an ImageBatch, which unpacks as two parts
+        parts = [getattr(batch, name, None) for name in _KEYS]
+        found = f"a {type(batch).__name__}"
     else:
         parts = [*batch, None][:3] if isinstance(batch, tuple | list) and len(batch) > 1 else [None] * 3
         found = f"a {type(batch).__name__}"
@@ -182,7 +195,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         seen = self._seen.get(dataloader_idx, 0)
         self._seen[dataloader_idx] = seen + len(y)
-        place, total = place_samples(_loader(loaders, dataloader_idx), seen, len(y), trainer)
+        place, total = place_samples(dataloader(loaders, dataloader_idx), seen, len(y), trainer)
         if total is not None:
             place = place % total
         number = place if sample_id is None else sample_id.cpu()
@@ -213,7 +226,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         return logits.argmax(1)
 
 
-def _loader(loaders: Any, index: int) -> Any:
+def dataloader(loaders: Any, index: int) -> Any:
     """Pick a dataloader of what the Trainer holds: one, a sequence or a mapping."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())

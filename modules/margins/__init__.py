@@ -5,6 +5,7 @@ from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
 from .linear import linear_margin, weight_norm
 from .normalized import log_product_norm, normalized_margin, parameter_norm, smoothed_margin
+from .order_statistics import histogram, order_statistics, quantiles
 from .output import output_margin
 from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
 
@@ -13,6 +14,7 @@ __all__ = [
     "KKTResidual",
     "boundary_distance",
     "first_order_margin",
+    "histogram",
     "homogeneity",
     "kkt_residual",
     "kkt_residual_least_squares",
@@ -20,11 +22,14 @@ __all__ = [
     "log_product_norm",
     "margin_gradients",
     "normalized_margin",
+    "order_statistics",
     "output_margin",
     "parameter_norm",
+    "quantiles",
     "row_norm_sum",
     "smoothed_margin",
     "spectral_complexity",
     "spectral_norm",
     "spectrally_normalized_margin",
+    "weight_norm",
 ]

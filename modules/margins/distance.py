@@ -82,7 +82,9 @@ def boundary_distance(
         if not bool(todo.any()):
             break
         numbers = None if sample_id is None else sample_id[todo]
-        moved = attack.at(radius[todo])(model_fn, x[todo], y[todo], numbers)
+        nearer = attack.at(attack.eps)  # a copy
+        nearer.eps = radius[todo]  # pyright: ignore[reportAttributeAccessIssue]  # one radius a sample
+        moved = nearer(model_fn, x[todo], y[todo], numbers)
         success = _misclassified(model_fn, moved, y[todo])
         size = perturbation_norm((moved - x[todo]).double(), attack.norm)
         found[todo] = torch.where(success, torch.minimum(size, found[todo]), found[todo])

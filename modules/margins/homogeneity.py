@@ -72,11 +72,13 @@ def homogeneity(model: nn.Module, x: Any, tolerance: float = 1e-6) -> Homogeneit
         statistics = [name for name, module in model.named_modules() if _has_statistics(module)]
         if error <= tolerance and not statistics:
             return Homogeneity(degree, error)
+        if statistics:
+            return Homogeneity(None, error, tuple(statistics))
         vectors = [name for name in names if model.get_parameter(name).ndim <= 1]
         broken = []
         if _scaling(network, vectors)[1] <= tolerance:
             broken = [name for name in vectors if _scaling(network, set(vectors) - {name})[1] > tolerance]
-        return Homogeneity(None, error, (*statistics, *broken))
+        return Homogeneity(None, error, tuple(broken))
 
 
 class _Scaled:

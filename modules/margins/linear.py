@@ -39,8 +39,8 @@ def linear_margin(x: Tensor, y: Tensor, weight: Tensor, p: float = 2.0, basis: B
     """
     if x.shape[1:] != weight.shape or y.shape != x.shape[:1]:
         msg = (
-            f"linear_margin: x {tuple(x.shape)}, y {tuple(y.shape)}, weight {tuple(weight.shape)}; needs (N, ...), (N,) "
-            "and (...)."
+            f"linear_margin: x {tuple(x.shape)}, y {tuple(y.shape)}, weight {tuple(weight.shape)}; needs (N, ...), "
+            "(N,) and (...)."
         )
         raise ValueError(msg)
     if not bool((y.abs() == 1).all()):

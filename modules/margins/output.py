@@ -45,7 +45,7 @@ def check_classes(scores: Any, labels: Any) -> None:
         ValueError: Saying what was given and what is needed.
     """
     shape, wanted = (tuple(getattr(part, "shape", ())) for part in (scores, labels))
-    single = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+    single = len(shape) == 1 or shape[1:] == (1,)
     fits = wanted == shape[:1] or (single and wanted in (shape, (*shape[:1], 1)))
     if len(shape) not in (1, 2) or 0 in shape[1:] or not fits or not scores.is_floating_point():
         msg = (
@@ -53,7 +53,7 @@ def check_classes(scores: Any, labels: Any) -> None:
             f"{type(scores).__name__} of shape {shape} for labels of shape {wanted}."
         )
         raise ValueError(msg)
-    classes = 2 if single else shape[1]
+    classes = 2 if single else scores.shape[1]
     if len(labels) and not bool(((labels >= 0) & (labels < classes) & (labels == labels.round())).all()):
         msg = (
             f"labels are in {float(labels.min()):g} .. {float(labels.max()):g}, but the classes are 0 .. {classes - 1}."

@@ -27,7 +27,7 @@ def spectrally_normalized_margin(margin: Tensor, log_complexity: float, input_no
 
     Returns:
         The same shape, without unit.
-    """  # noqa: D205, D400, D415  # the formula is the summary
+    """  # noqa: D205  # the formula is the summary
     return margin * math.exp(math.log(num_samples) - log_complexity - math.log(input_norm))
 
 
@@ -73,7 +73,9 @@ def spectral_complexity(model: nn.Module, x: Tensor, reference: Mapping[str, Ten
     return sum(log_norms) + 1.5 * math.log(sum(terms)) if sum(terms) > 0 else -math.inf
 
 
-def spectral_norm(layer: nn.Module, shape: torch.Size, tolerance: float = 1e-5, max_steps: int = 2000) -> float:
+def spectral_norm(
+    layer: nn.Linear | _ConvNd, shape: torch.Size, tolerance: float = 1e-5, max_steps: int = 2000
+) -> float:
     """Give the largest singular value of a linear layer or convolution, as an operator on inputs of a size.
 
     Exact for ``nn.Linear``. For a convolution by power iteration on the operator and its transpose, until the value
@@ -87,9 +89,9 @@ def spectral_norm(layer: nn.Module, shape: torch.Size, tolerance: float = 1e-5, 
     """
     if isinstance(layer, nn.Linear):
         return float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2))
-    apply = _operator(layer, layer.weight.detach().double())  # pyright: ignore[reportArgumentType]
+    apply = _operator(layer, layer.weight.detach().double())
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(layer.weight.device)  # pyright: ignore[reportArgumentType]
+    x = torch.randn(1, *shape, generator=generator, dtype=torch.float64).to(layer.weight.device)
     value = before = 0.0
     for step in range(max_steps):
         x = x / x.norm()
@@ -107,13 +109,13 @@ def spectral_norm(layer: nn.Module, shape: torch.Size, tolerance: float = 1e-5, 
     return value
 
 
-def row_norm_sum(layer: nn.Module, shape: torch.Size, reference: Tensor | None = None) -> float:
+def row_norm_sum(layer: nn.Linear | _ConvNd, shape: torch.Size, reference: Tensor | None = None) -> float:
     r"""Give :math:`\|A^\top - M^\top\|_{2,1}`, the sum of the l2 norms of the operator's rows, one an output entry.
 
     A row of a convolution holds the filter's taps that fall inside of the input, so the squared norms are the
     convolution of ones with the squared weights.
     """
-    weight = layer.weight.detach().double()  # pyright: ignore[reportCallIssue]
+    weight = layer.weight.detach().double()
     if reference is not None:
         weight = weight - reference.detach().to(weight)
     if isinstance(layer, nn.Linear):
@@ -122,9 +124,8 @@ def row_norm_sum(layer: nn.Module, shape: torch.Size, reference: Tensor | None =
     return float(squares.clamp_min(0).sqrt().sum())
 
 
-def _operator(layer: nn.Module, weight: Tensor) -> Callable[[Tensor], Tensor]:
+def _operator(layer: _ConvNd, weight: Tensor) -> Callable[[Tensor], Tensor]:
     """Give the convolution with these weights, without bias."""
-    assert isinstance(layer, _ConvNd)
     convolve = getattr(functional, f"conv{weight.ndim - 2}d")
     circular = layer.padding_mode == "circular"
 
@@ -138,7 +139,7 @@ def _operator(layer: nn.Module, weight: Tensor) -> Callable[[Tensor], Tensor]:
     return apply
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
+def _layers(model: nn.Module) -> dict[str, nn.Linear | _ConvNd]:
     """Give the linear layers and convolutions by name; refuse a model that has other parameters."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | _ConvNd)}
     own = {id(p) for layer in layers.values() for p in layer.parameters()}
@@ -147,8 +148,8 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     if others or odd or not layers:
         cause = f"it has {(others or odd)[0]!r}" if others or odd else "it has none"
         msg = (
-            f"spectral_complexity: the model's parameters must be those of Linear and Conv layers with zero or circular "
-            f"padding, but {cause}; leave the spectral margin out for this model."
+            "spectral_complexity: the model's parameters must be those of Linear and Conv layers with zero or "
+            f"circular padding, but {cause}; leave the spectral margin out for this model."
         )
         raise ValueError(msg)
     return layers
