@@ -1,6 +1,7 @@
 """What a model sees: LightningDataModules for generated and real data."""
 
 from .base import SplitDataModule
+from .bias_problems import MatrixSensingDataModule, SeparableDataModule, UnderdeterminedDataModule
 from .graph_file import GraphFileDataModule
 from .images import CIFAR10DataModule, FashionMNISTDataModule, ImageBatch, ImageFolderDataModule, MNISTDataModule
 from .pair_file import PairFileDataModule
@@ -13,13 +14,19 @@ __all__ = [
     "CIFAR10DataModule",
     "FashionMNISTDataModule",
     "GraphFileDataModule",
+<<<<<<< HEAD
     "ImageBatch",
     "ImageFolderDataModule",
     "MNISTDataModule",
+=======
+    "MatrixSensingDataModule",
+>>>>>>> bias
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
     "SBMDataModule",
     "SNAPDataModule",
+    "SeparableDataModule",
     "SplitDataModule",
+    "UnderdeterminedDataModule",
 ]

@@ -173,7 +173,9 @@ def test_input_margins_distance_and_spectral_margin(tmp_path):
     margin = output_margin(module.network(leaf), y)
     slope = torch.autograd.grad(margin.sum(), leaf)[0]
     for norm, length in (("l2", slope.norm(dim=1)), ("linf", slope.abs().sum(1))):
-        assert result[f"test/input_margin_{norm}/min"] == pytest.approx(float((margin / length).min().detach()), rel=1e-4)
+        assert result[f"test/input_margin_{norm}/min"] == pytest.approx(
+            float((margin / length).min().detach()), rel=1e-4
+        )
     scale = len(x) / (math.exp(spectral_complexity(module.network, x)) * float(x.norm()))
     assert result["test/margin_spectral/min"] == pytest.approx(scale * float(margin.min().detach()), rel=1e-4)
     assert result["test/distance_l2/min"] == 0  # some are misclassified

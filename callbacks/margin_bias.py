@@ -1,0 +1,103 @@
+"""Which separating rule was found: its margin beside the largest, in a norm."""
+
+import math
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from ..modules.bias.max_margin import MarginNorm, max_margin
+from ..modules.bias.references import dual_of, norm_of
+from .run_measurement import RunMeasurement
+
+__all__ = ["MarginBias"]
+
+
+class MarginBias(RunMeasurement):
+    r"""Compare the margin of the rule beta with the largest margin in a norm, computed by a convex solver.
+
+    Quantities of each run, under ``train/`` and ``test/`` (see :class:`RunMeasurement`), with Z = diag(y) X:
+
+    - ``margin_ratio``: :math:`\min_n \langle z_n, \beta \rangle / (\|\beta\| \gamma^*)`, at most 1;
+    - ``certificate``: the same with :math:`\|Z^T p\|_* \ge \gamma^*` for p the softmax of the negative margins, in
+      place of the reference: a lower bound of the ratio that needs no solver;
+    - ``l2_ratio``: the ratio in the l2 norm, and ``l2_angle``, the angle to the l2 maximum-margin rule in radians;
+    - ``svm_ratio``: the ratio that this l2 rule has in the norm, and ``lead``, ``margin_ratio`` less this;
+    - ``ratio_drop``: the largest fall so far of ``margin_ratio`` below its highest, from 10 steps on;
+    - ``gap_times_log_steps``: (1 - ratio) log t, bounded where the gap closes like 1 / log t;
+    - ``log_loss``: logarithm of the exponential loss;
+    - ``path_length``: of beta, the polygon through the points in time, in units of the weights; ``path_slope``, its
+      growth per unit of log t since the point before.
+
+    Args:
+        norm: The norm; ``dft_l1`` is the l1 norm of the unitary discrete Fourier transform.
+        p: Exponent of ``lp``, > 1.
+    """
+
+    name = "margin_bias"
+
+    def __init__(self, norm: MarginNorm = "l2", p: float = 2.0) -> None:
+        super().__init__()
+        if norm == "lp" and not 1 < p < math.inf:
+            msg = f"MarginBias(p={p}): p must be above 1 and finite; for 1 and infinity take norm l1 or linf."
+            raise ValueError(msg)
+        self.norm: MarginNorm = norm
+        self.p = p
+
+    def measure(self, pl_module: LightningModule, batch: Any, steps: int) -> dict[str, Tensor]:
+        """Give the quantities of the class."""
+        beta: Tensor = pl_module.predictor.beta()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        start: Tensor = pl_module.start  # pyright: ignore[reportAssignmentType]
+        z = batch.x * batch.y.unsqueeze(-1)
+        if "gamma" not in self.memory:
+            self._solve(z)
+        memory = self.memory
+        margins = torch.einsum("rnd,rd->rn", z, beta)
+        least, size = margins.amin(1), norm_of(beta, self.norm, self.p)
+        mixture = torch.einsum("rn,rnd->rd", (-margins).softmax(1), z)
+        ratio = least / size / memory["gamma"]
+        cosine = (beta * memory["svm"]).sum(1) / (beta.norm(dim=1) * memory["svm"].norm(dim=1))
+        if steps >= 10:
+            memory["best"] = torch.maximum(memory["best"], ratio)
+        length, slope = self._path(beta, start, steps)
+        return {
+            "margin_ratio": ratio,
+            "certificate": least / size / norm_of(mixture, *dual_of(self.norm, self.p)),
+            "l2_ratio": least / beta.norm(dim=1) / memory["gamma_l2"],
+            "l2_angle": cosine.clamp(-1, 1).acos(),
+            "svm_ratio": memory["svm_ratio"],
+            "lead": ratio - memory["svm_ratio"],
+            "ratio_drop": self.largest("drop", (memory["best"] - ratio).clamp_min(0)),
+            "gap_times_log_steps": (1 - ratio) * math.log(max(steps, 1)),
+            "log_loss": torch.logsumexp(-margins, 1),
+            "path_length": length,
+            "path_slope": slope,
+        }
+
+    def _solve(self, z: Tensor) -> None:
+        """Solve every run's problem, in the norm and in l2."""
+        gammas, gammas_l2, rules = [], [], []
+        for rows in z.cpu():
+            with torch.enable_grad():
+                gammas.append(max_margin(rows, self.norm, self.p)[0])
+            gamma, weights = max_margin(rows)
+            gammas_l2.append(gamma)
+            rules.append(weights @ rows)
+        svm = torch.stack(rules).to(z)
+        self.memory["gamma"], self.memory["gamma_l2"] = torch.stack(gammas).to(z), torch.stack(gammas_l2).to(z)
+        self.memory["svm"], self.memory["best"] = svm, torch.full_like(self.memory["gamma"], -torch.inf)
+        least = torch.einsum("rnd,rd->rn", z, svm).amin(1)
+        self.memory["svm_ratio"] = least / norm_of(svm, self.norm, self.p) / self.memory["gamma"]
+
+    def _path(self, beta: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Give the length of the path so far and its growth per unit of log t."""
+        before = self.memory.get("beta", start)
+        zero = torch.zeros_like(self.memory["gamma"])
+        length, then = self.memory.get("length", zero), int(self.memory.get("steps", torch.tensor(0)))
+        if steps > then:
+            change = (beta - before).norm(dim=1)
+            length = length + change
+            self.memory["slope"] = change / math.log(steps / max(then, 1)) if steps > 1 else change
+            self.memory |= {"beta": beta.clone(), "length": length, "steps": torch.tensor(steps)}
+        return length, self.memory.get("slope", zero)
