@@ -3,13 +3,11 @@
 from .baseline_comparison import BaselineComparison
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
-<<<<<<< HEAD
-from .margins import Margins
-=======
 from .homogeneous_bias import HomogeneousBias
 from .interpolation_bias import InterpolationBias
+from .loss_based_learning_rate import LossBasedLearningRate
 from .margin_bias import MarginBias
->>>>>>> bias
+from .margins import Margins
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -19,13 +17,11 @@ __all__ = [
     "BaselineComparison",
     "CommunityWriter",
     "FiniteLoss",
-<<<<<<< HEAD
-    "Margins",
-=======
     "HomogeneousBias",
     "InterpolationBias",
+    "LossBasedLearningRate",
     "MarginBias",
->>>>>>> bias
+    "Margins",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

@@ -14,13 +14,10 @@ __all__ = [
     "CIFAR10DataModule",
     "FashionMNISTDataModule",
     "GraphFileDataModule",
-<<<<<<< HEAD
     "ImageBatch",
     "ImageFolderDataModule",
     "MNISTDataModule",
-=======
     "MatrixSensingDataModule",
->>>>>>> bias
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
