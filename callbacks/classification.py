@@ -61,9 +61,9 @@ def unpack(batch: Any, owner: str) -> Labelled:
     """Find inputs, labels and sample numbers in a batch.
 
     Args:
-        batch: ``(x, y)``, ``(x, y, sample_id)``, an ``ImageBatch``, or a dictionary with the keys x, image(s),
-            input(s) or pixel_values; y, label(s) or target(s); and perhaps sample_id, index, indices or idx. What else
-            it holds is left alone.
+        batch: ``(x, y)``, ``(x, y, sample_id)``, what unpacks as ``(x, y)`` and has an attribute sample_id, or a
+            dictionary with the keys x, image(s), input(s) or pixel_values; y, label(s) or target(s); and perhaps
+            sample_id, index, indices or idx. What else it holds is left alone.
         owner: Who asks, for the error.
 
     Raises:
@@ -72,11 +72,10 @@ def unpack(batch: Any, owner: str) -> Labelled:
     if isinstance(batch, Mapping):
         parts = [next((batch[key] for key in keys if key in batch), None) for keys in _KEYS.values()]
         found = f"a dictionary with the keys {sorted(map(str, batch))}"
-    elif hasattr(batch, "sample_id"):  # an ImageBatch, which unpacks as two parts
-        parts = [getattr(batch, name, None) for name in _KEYS]
-        found = f"a {type(batch).__name__}"
     else:
-        parts = [*batch, None][:3] if isinstance(batch, tuple | list) and len(batch) > 1 else [None] * 3
+        number = getattr(batch, "sample_id", None)
+        unpacks = isinstance(batch, tuple | list) or number is not None
+        parts = [*batch, number][:3] if unpacks and len(batch) > 1 else [None] * 3
         found = f"a {type(batch).__name__}"
     x, y, number = parts
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and y.shape == x.shape[:1] and _whole(y)):
@@ -149,7 +148,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
     numbers, a sample is known by its position in the order of the set, so that what Lightning's distributed sampler
     repeats counts once. The module is left as it was found: mode, buffers, gradients, random states.
 
-    Several dataloaders are reported on apart, those after the first with ``/loader_<i>`` behind the keys.
+    Several dataloaders are reported on apart, those after the first with ``/dataloader_idx_<i>`` behind the keys.
 
     Args:
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
@@ -217,7 +216,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         for index in loaders.unique().tolist():
             part = rows[loaders == index].clone()
             part[:, 0] -= index * _LOADER
-            self.summarise(trainer, pl_module, stage, f"/loader_{index}" if index else "", part)
+            self.summarise(trainer, pl_module, stage, f"/dataloader_idx_{index}" if index else "", part)
 
     def predict(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> Tensor:
         """Give the class of the largest logit, int (N,); checks shape of the logits and range of the labels."""

@@ -123,7 +123,10 @@ class LossBasedLearningRate(Callback):
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
             logged = ", ".join(sorted(trainer.callback_metrics))
-            msg = f"LossBasedLearningRate(monitor={self.monitor!r}): the validation logs only {logged}; name the logarithm of the training loss, or add the callback Margins, which logs val/log_loss."
+            msg = (
+                f"LossBasedLearningRate(monitor={self.monitor!r}): the validation logs only {logged}; name the "
+                "logarithm of the training loss, or add the callback Margins, which logs val/log_loss."
+            )
             raise ValueError(msg)
         if not float(value) < self._best:  # NaN too
             self._reject(trainer, pl_module)

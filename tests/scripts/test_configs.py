@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from theodolite.modules.classification import ImageClassifier
 from theodolite.modules.community import CommunityDetection
 from theodolite.modules.matching import GraphMatching
 from theodolite.scripts.claims import CONFIGS, load_claims
@@ -19,9 +20,18 @@ COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "fals
           "--trainer.enable_model_summary", "false"]  # fmt: skip
 
 
-def tiny(name, data_dir):
+def tiny(name, data_dir, image_dir):
     """Give options that make an experiment tiny without changing which classes it uses."""
     config = yaml.safe_load((CONFIGS / name).read_text())
+    if config["model"]["class_path"] == "ImageClassifier":
+        words = [*COMMON, "--data.data_dir", str(image_dir), "--data.val_samples", "4", "--data.train_samples", "8"]
+        words += ["--data.test_samples", "4", "--data.batch_size", "4", "--data.num_workers", "0"]
+        model = config["model"]["init_args"]
+        if "val_attack" in model:
+            words += ["--model.objective.attack.steps", "1", "--model.val_attack.steps", "1"]
+        if model["network"]["class_path"] == "ResNet9":
+            words += ["--model.network.width", "2"]
+        return [*words, "--trainer.precision", "32-true"]  # low precision is slow on a CPU
     if config["data"]["class_path"] == "QAPDataModule":
         words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
         words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
@@ -41,9 +51,10 @@ def tiny(name, data_dir):
 
 
 @pytest.fixture
-def run(tmp_path, data_dir):
+def run(tmp_path, data_dir, image_dir):
     def _run(name, *words):
-        arguments = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path), *tiny(name, data_dir)]
+        arguments = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path)]
+        arguments += tiny(name, data_dir, image_dir)
         assert main([*arguments, *words]) == 0
 
     return _run
@@ -71,6 +82,11 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
         GraphMatching.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
         return
     hyperparameters = checkpoint["hyper_parameters"]
+    if config["model"]["class_path"] == "ImageClassifier":
+        loaded = ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt")
+        assert loaded.num_classes == len(config["data"]["init_args"].get("classes", range(10)))
+        assert hyperparameters["network"]["init_args"]["input_shape"][0] == (1 if "MNIST" in str(config) else 3)
+        return
     expected = {"SBMDataModule": config["data"]["init_args"].get("num_classes", 2), "SNAPDataModule": 3}
     num_classes = expected[config["data"]["class_path"]]
     assert hyperparameters["num_classes"] == num_classes

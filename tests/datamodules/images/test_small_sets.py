@@ -122,15 +122,15 @@ class Stock(pl.LightningModule):
 
 
 def test_a_stock_module_learns_from_it(image_dir):
-    data = MNISTDataModule(str(image_dir), val_samples=20, batch_size=20)
+    data = MNISTDataModule(str(image_dir), classes=[0, 9], val_samples=4, batch_size=12)
     trainer = pl.Trainer(
-        max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=15, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     model = Stock()
     before = trainer.test(model, data, verbose=False)[0]["loss"]
     trainer.fit(model, data)
-    assert trainer.test(model, data, verbose=False)[0]["loss"] < 0.8 * before
+    assert trainer.test(model, data, verbose=False)[0]["loss"] < 0.5 * before
 
 
 def test_missing_files_are_one_line_that_names_the_folder(tmp_path, offline):

@@ -1,0 +1,25 @@
+"""Image classification: the task, its networks, and what they are trained for."""
+
+from .homogeneous import HomogeneousMLP, TailCrossEntropy
+from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
+from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
+from .task import ImageClassifier, Normalize
+
+__all__ = [
+    "TRADES",
+    "Adversarial",
+    "GaussianNoise",
+    "HomogeneousMLP",
+    "ImageClassifier",
+    "MadryCNN",
+    "Normalize",
+    "Objective",
+    "ResNet9",
+    "ResNet18",
+    "ResNet50",
+    "SmallCNN",
+    "Standard",
+    "TailCrossEntropy",
+    "TorchvisionNetwork",
+    "relative_entropy",
+]
