@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..sampling import Split
 from .augmentation import counter_uniforms, crop_and_flip
@@ -138,6 +138,10 @@ class ImageDataModule(ImageSplits):
             images, labels = self._read_classes(train=False)
             chosen = self.cut_test(len(labels))
             self._images["test"] = images[chosen], labels[chosen]
+
+    def val_dataloader(self) -> DataLoader[ImageBatch] | list[DataLoader[ImageBatch]]:
+        """Give the images of this process to validate on."""
+        return self._loader("val") if self.validate_on == "train" else super().val_dataloader()
 
     def dataset(self, split: Split) -> ImageDataset:
         """Give the images of a split; only the training images are augmented."""

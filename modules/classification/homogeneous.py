@@ -1,6 +1,5 @@
 """Networks that are homogeneous in their weights, and the loss that takes them to large margins."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,12 +19,12 @@ class HomogeneousMLP(nn.Sequential):
 
     Args:
         num_classes: Number of classes C.
-        input_shape: Shape of an input.
-        widths: Units of each hidden layer, one layer or more.
+        input_shape: Channels, height and width of an image.
+        widths: Units of each hidden layer, one layer or more; by default [512].
         init_scale: Factor on all weights at the start, > 0.
 
     Shapes:
-        (N, *input_shape) to (N, C).
+        (N, channels, height, width) to (N, C).
 
     Raises:
         ValueError: If there is no hidden layer, or a width or the scale is not positive.
@@ -34,13 +33,14 @@ class HomogeneousMLP(nn.Sequential):
     def __init__(
         self,
         num_classes: int = 10,
-        input_shape: Sequence[int] = (1, 28, 28),
-        widths: Sequence[int] = (512,),
+        input_shape: tuple[int, int, int] = (1, 28, 28),
+        widths: list[int] | None = None,
         init_scale: float = 1.0,
     ) -> None:
+        widths = [512] if widths is None else widths
         if not widths or min(widths) < 1 or not init_scale > 0:
             msg = (
-                f"HomogeneousMLP(widths={list(widths)}, init_scale={init_scale:g}): needs one hidden layer or more of "
+                f"HomogeneousMLP(widths={widths}, init_scale={init_scale:g}): needs one hidden layer or more of "
                 "one unit or more, and a scale > 0, e.g. [512] and 1."
             )
             raise ValueError(msg)
