@@ -9,7 +9,9 @@ from .homogeneous_bias import HomogeneousBias
 from .interpolation_bias import InterpolationBias
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
+from .loss_based_learning_rate import LossBasedLearningRate
 from .margin_bias import MarginBias
+from .margins import Margins
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -26,7 +28,9 @@ __all__ = [
     "InterpolationBias",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
+    "LossBasedLearningRate",
     "MarginBias",
+    "Margins",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",

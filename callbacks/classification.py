@@ -15,7 +15,16 @@ from ..modules.attacks import evaluation_mode
 from ..modules.attacks.checks import check_logits
 from .held_out import HeldOutMeasurement
 
-__all__ = ["ClassifierMeasurement", "Labelled", "Samples", "left_as_found", "place_samples", "spread", "unpack"]
+__all__ = [
+    "ClassifierMeasurement",
+    "Labelled",
+    "Samples",
+    "dataloader",
+    "left_as_found",
+    "place_samples",
+    "spread",
+    "unpack",
+]
 
 #: Names that a dictionary batch may give its parts.
 _KEYS = {
@@ -139,7 +148,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
     numbers, a sample is known by its position in the order of the set, so that what Lightning's distributed sampler
     repeats counts once. The module is left as it was found: mode, buffers, gradients, random states.
 
-    Several dataloaders are reported on apart, those after the first with ``/loader_<i>`` behind the keys.
+    Several dataloaders are reported on apart, those after the first with ``/dataloader_idx_<i>`` behind the keys.
 
     Args:
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
@@ -185,7 +194,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         seen = self._seen.get(dataloader_idx, 0)
         self._seen[dataloader_idx] = seen + len(y)
-        place, total = place_samples(_loader(loaders, dataloader_idx), seen, len(y), trainer)
+        place, total = place_samples(dataloader(loaders, dataloader_idx), seen, len(y), trainer)
         if total is not None:
             place = place % total
         number = place if sample_id is None else sample_id.cpu()
@@ -207,7 +216,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         for index in loaders.unique().tolist():
             part = rows[loaders == index].clone()
             part[:, 0] -= index * _LOADER
-            self.summarise(trainer, pl_module, stage, f"/loader_{index}" if index else "", part)
+            self.summarise(trainer, pl_module, stage, f"/dataloader_idx_{index}" if index else "", part)
 
     def predict(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> Tensor:
         """Give the class of the largest logit, int (N,); checks shape of the logits and range of the labels."""
@@ -216,7 +225,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         return logits.argmax(1)
 
 
-def _loader(loaders: Any, index: int) -> Any:
+def dataloader(loaders: Any, index: int) -> Any:
     """Pick a dataloader of what the Trainer holds: one, a sequence or a mapping."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())

@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..sampling import Split
 from .augmentation import counter_uniforms, crop_and_flip
@@ -81,6 +81,8 @@ class ImageDataModule(ImageSplits):
         batch_size: Images in a batch, **of each process**.
         seed: Seed of the training order and of the augmentation.
         num_workers: Loader workers of each process.
+        validate_on: ``train`` to measure the training images, not augmented, in every validation: for quantities of
+            the training set, such as its margins; never to select by.
 
     Raises:
         ValueError: If an argument is out of range, or a class unknown or given twice.
@@ -105,6 +107,7 @@ class ImageDataModule(ImageSplits):
         batch_size: int = 128,
         seed: int = 0,
         num_workers: int = 0,
+        validate_on: Literal["val", "train"] = "val",
     ) -> None:
         super().__init__(train_samples, val_samples, test_samples, split_seed, batch_size, seed, num_workers)
         self.check_least(0, crop_padding=crop_padding)
@@ -115,6 +118,7 @@ class ImageDataModule(ImageSplits):
         self.input_shape = self.image_shape
         self.crop_padding = crop_padding
         self.flip = flip
+        self.validate_on: Split = validate_on
         self._images: dict[Split, tuple[Tensor, Tensor]] = {}
 
     @abstractmethod
@@ -133,11 +137,15 @@ class ImageDataModule(ImageSplits):
             chosen = self.cut_test(len(labels))
             self._images["test"] = images[chosen], labels[chosen]
 
+    def val_dataloader(self) -> DataLoader[ImageBatch] | list[DataLoader[ImageBatch]]:
+        """Give the images of this process to validate on."""
+        return self._loader("val") if self.validate_on == "train" else super().val_dataloader()
+
     def dataset(self, split: Split) -> ImageDataset:
         """Give the images of a split; only the training images are augmented."""
         self.setup("test" if split == "test" else "fit")
         if split != "train":
-            return ImageDataset(*self._images[split])
+            return ImageDataset(*self._images[self.validate_on if split == "val" else split])
         return ImageDataset(*self._images[split], self.crop_padding, self.flip, self.seed)
 
     def _read_classes(self, train: bool) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Image classification: the task, its networks, and what they are trained for."""
 
+from .homogeneous import HomogeneousMLP, TailCrossEntropy
 from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
 from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
 from .representation import Representation
@@ -9,6 +10,7 @@ __all__ = [
     "TRADES",
     "Adversarial",
     "GaussianNoise",
+    "HomogeneousMLP",
     "ImageClassifier",
     "MadryCNN",
     "Normalize",
@@ -19,6 +21,7 @@ __all__ = [
     "ResNet50",
     "SmallCNN",
     "Standard",
+    "TailCrossEntropy",
     "TorchvisionNetwork",
     "relative_entropy",
 ]

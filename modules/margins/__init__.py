@@ -1,0 +1,35 @@
+"""Margins: how far a classifier is from erring, in outputs, in weights and in inputs; plain functions of tensors."""
+
+from .distance import boundary_distance, first_order_margin
+from .homogeneity import Homogeneity, homogeneity
+from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
+from .linear import linear_margin, weight_norm
+from .normalized import log_product_norm, normalized_margin, parameter_norm, smoothed_margin
+from .order_statistics import histogram, order_statistics, quantiles
+from .output import output_margin
+from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
+
+__all__ = [
+    "Homogeneity",
+    "KKTResidual",
+    "boundary_distance",
+    "first_order_margin",
+    "histogram",
+    "homogeneity",
+    "kkt_residual",
+    "kkt_residual_least_squares",
+    "linear_margin",
+    "log_product_norm",
+    "margin_gradients",
+    "normalized_margin",
+    "order_statistics",
+    "output_margin",
+    "parameter_norm",
+    "quantiles",
+    "row_norm_sum",
+    "smoothed_margin",
+    "spectral_complexity",
+    "spectral_norm",
+    "spectrally_normalized_margin",
+    "weight_norm",
+]

@@ -1,0 +1,86 @@
+"""Margins that do not grow with the weights of a homogeneous network."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["log_product_norm", "normalized_margin", "parameter_norm", "smoothed_margin"]
+
+
+def parameter_norm(parameters: Iterable[Tensor]) -> Tensor:
+    r"""Give :math:`\rho = \|\theta\|_2` over all entries of all parameters, in the unit of the weights, float64 ()."""
+    return _norms(parameters).square().sum().sqrt()
+
+
+def log_product_norm(parameters: Iterable[Tensor]) -> Tensor:
+    r"""Give :math:`\log \prod_l \|W_l\|_F`, the logarithm of the product of the layers' norms, float64 ().
+
+    A margin over this product does not change when a factor is moved from one layer to the next, which a homogeneous
+    network does not notice. Give one tensor a layer.
+    """
+    return _norms(parameters).log().sum()
+
+
+def normalized_margin(margin: Tensor, norm: float | Tensor, degree: float) -> Tensor:
+    r"""Give :math:`m / \rho^L`, the margin of the weights' direction, for a network homogeneous of degree L.
+
+    In logits per weight to the power L; not comparable between architectures. From `Lyu and Li 2020
+    <https://arxiv.org/abs/1906.05890>`_.
+
+    Args:
+        margin: Output margins, any shape.
+        norm: rho, see :func:`parameter_norm`.
+        degree: L, see :func:`~theodolite.modules.margins.homogeneity`.
+
+    Returns:
+        The same shape; the power is taken in float64.
+    """
+    scale = torch.as_tensor(norm, dtype=torch.float64, device=margin.device) ** -degree
+    return margin * scale.to(margin)
+
+
+def smoothed_margin(
+    log_loss: float | Tensor, norm: float | Tensor, degree: float, tail: Literal["exponential", "logistic"] = "logistic"
+) -> Tensor:
+    r"""Give the smoothed normalized margin, a lower bound of the smallest one that gradient flow never lowers.
+
+    .. math::
+        \tilde\gamma = \rho^{-L} \log(1 / \mathcal L) \text{ (exponential)}, \qquad
+        \tilde\gamma = -\rho^{-L} \log(e^{\mathcal L} - 1) \text{ (logistic)}
+
+    with the loss **summed** over the samples, once it is below 1 (exponential) or log 2 (logistic). From `Lyu and Li
+    2020 <https://arxiv.org/abs/1906.05890>`_. For N samples and the exponential loss
+    :math:`\bar\gamma - \rho^{-L} \log N \le \tilde\gamma \le \bar\gamma`. In logits per weight to the power L.
+
+    Args:
+        log_loss: log of the summed loss; the loss itself may be far too small for a float.
+        norm: rho, see :func:`parameter_norm`.
+        degree: L.
+        tail: Of the loss; the cross entropy's is logistic.
+
+    Returns:
+        The margin, float64, of the shape of ``log_loss``.
+    """
+    log_loss = torch.as_tensor(log_loss, dtype=torch.float64)
+    norm = torch.as_tensor(norm, dtype=torch.float64)
+    return -(log_loss if tail == "exponential" else _log_expm1_of_log(log_loss)) * norm**-degree
+
+
+def _log_expm1_of_log(log_value: Tensor) -> Tensor:
+    """Give log(exp(v) - 1) for v = exp(log_value), to full relative accuracy for v that underflow too."""
+    value = log_value.exp()
+    small = log_value + value / 2  # log v + v/2 + O(v^2)
+    large = value + torch.log(-torch.expm1(-value))
+    return torch.where(log_value < math.log(1e-8), small, large)
+
+
+def _norms(parameters: Iterable[Tensor]) -> Tensor:
+    tensors = [parameter.detach() for parameter in parameters]
+    if not tensors:
+        msg = "a norm of parameters needs at least one parameter; the model has none that require gradients."
+        raise ValueError(msg)
+    # the logarithm of a margin loses as many digits as the norm: sums of squares in float64
+    return torch.stack([torch.linalg.vector_norm(tensor, dtype=torch.float64) for tensor in tensors])
