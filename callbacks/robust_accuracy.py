@@ -1,5 +1,6 @@
 """Robust accuracy of any classifier, under any attacks, on any number of ranks."""
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ class RobustAccuracy(ClassifierMeasurement):
     ``..._checks``, and the figures ``<stage>/robust_accuracy`` (accuracy against eps) and
     ``<stage>/adversarial_examples``.
 
-    Cost: one forward pass, and every attack on the samples that are classified right.
+    Cost: one forward pass, and every attack on the samples that are classified right; of those that are checked, about
+    fourteen times the attack.
 
     Args:
         attacks: One or several, untargeted.
@@ -127,8 +129,9 @@ class RobustAccuracy(ClassifierMeasurement):
 
     @property
     def _examined(self) -> PGD | None:
-        """The attack that is checked: the first PGD of more than one step."""
-        return next((a for a in self.attacks if isinstance(a, PGD) and a.steps > 1 and 0 < a.eps < float("inf")), None)
+        """The attack that is checked: the first PGD of several steps, whose radius and bounds are finite."""
+        attacks = (attack for attack in self.attacks if isinstance(attack, PGD) and attack.steps > 1 and attack.eps)
+        return next((attack for attack in attacks if all(map(math.isfinite, (attack.eps, *attack.bounds)))), None)
 
     def _check_attacks(self) -> None:
         if not self.attacks:

@@ -141,13 +141,15 @@ class _Evaluation:
     objective: Objective
     targeted: bool
     dtype: torch.dtype
+    checked: bool = False
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Give the value of each sample, differentiable, and whether it is fooled: (N,) and bool (N,)."""
         output = self.model_fn(x.to(self.dtype))
         is_label = not y.is_floating_point()
-        if is_label:
+        if is_label and not self.checked:
             check_logits(output, y)
+            self.checked = True  # once: looking at labels makes a GPU wait
         value = self.objective(output, y)
         if not isinstance(value, Tensor) or value.shape != (len(x),):
             shape = tuple(getattr(value, "shape", ()))
