@@ -147,7 +147,8 @@ class _Clock(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         del trainer, pl_module, stage
         torch.set_num_threads(1)
-        sys.stdout = Path(os.devnull).open("w")  # the process ends after this; `bench --json` wants no tables
+        # the process ends after this; `bench --json` wants no tables
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         del pl_module
