@@ -25,7 +25,8 @@ class ImageSplits(SplitDataModule, ABC):
     Args:
         train_samples: Largest number of training images: the first of a fixed permutation, so smaller sets are parts of
             larger ones. ``None`` for all.
-        val_samples: Validation images, cut from the training set; 0 for no validation.
+        val_samples: Validation images, cut from the training set; 0 for no validation, then give the Trainer
+            ``limit_val_batches=0`` too.
         test_samples: Largest number of test images, a random part that is always the same; ``None`` for all.
         split_seed: Seed of these choices.
         batch_size: Images in a batch, **of each process**.
@@ -106,7 +107,7 @@ def select_classes(owner: str, classes: Sequence[Label] | None, names: Sequence[
     """
     if classes is None:
         return list(range(len(names)))
-    known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    known = ", ".join(name if name == str(number) else f"{number} {name}" for number, name in enumerate(names))
     numbers = []
     for given in classes:
         number = list(names).index(given) if isinstance(given, str) and given in names else given
