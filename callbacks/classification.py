@@ -52,8 +52,9 @@ def unpack(batch: Any, owner: str) -> Labelled:
     """Find inputs, labels and sample numbers in a batch.
 
     Args:
-        batch: ``(x, y)``, ``(x, y, sample_id)``, or a dictionary with the keys x, image(s), input(s) or pixel_values;
-            y, label(s) or target(s); and perhaps sample_id, index, indices or idx. What else it holds is left alone.
+        batch: ``(x, y)``, ``(x, y, sample_id)``, what unpacks as ``(x, y)`` and has an attribute sample_id, or a
+            dictionary with the keys x, image(s), input(s) or pixel_values; y, label(s) or target(s); and perhaps
+            sample_id, index, indices or idx. What else it holds is left alone.
         owner: Who asks, for the error.
 
     Raises:
@@ -63,7 +64,9 @@ def unpack(batch: Any, owner: str) -> Labelled:
         parts = [next((batch[key] for key in keys if key in batch), None) for keys in _KEYS.values()]
         found = f"a dictionary with the keys {sorted(map(str, batch))}"
     else:
-        parts = [*batch, None][:3] if isinstance(batch, tuple | list) and len(batch) > 1 else [None] * 3
+        number = getattr(batch, "sample_id", None)
+        unpacks = isinstance(batch, tuple | list) or number is not None
+        parts = [*batch, number][:3] if unpacks and len(batch) > 1 else [None] * 3
         found = f"a {type(batch).__name__}"
     x, y, number = parts
     if not (isinstance(x, Tensor) and isinstance(y, Tensor) and y.shape == x.shape[:1] and _whole(y)):

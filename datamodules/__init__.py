@@ -2,6 +2,15 @@
 
 from .base import SplitDataModule
 from .graph_file import GraphFileDataModule
+from .images import (
+    CIFAR10DataModule,
+    FashionMNISTDataModule,
+    ImageBatch,
+    ImageFolderDataModule,
+    MNISTDataModule,
+    RelabeledDataModule,
+    RobustifiedDataModule,
+)
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
@@ -9,10 +18,17 @@ from .sbm_datamodule import SBMDataModule
 from .snap_datamodule import SNAPDataModule
 
 __all__ = [
+    "CIFAR10DataModule",
+    "FashionMNISTDataModule",
     "GraphFileDataModule",
+    "ImageBatch",
+    "ImageFolderDataModule",
+    "MNISTDataModule",
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
+    "RelabeledDataModule",
+    "RobustifiedDataModule",
     "SBMDataModule",
     "SNAPDataModule",
     "SplitDataModule",

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 # imported so that configurations can name the classes without their packages
 from .. import callbacks, datamodules, modules  # noqa: F401
 from ..callbacks import FiniteLoss, PredictionWriter
-from ..modules import community, matching  # noqa: F401
+from ..modules import attacks, classification, community, matching  # noqa: F401
 from .checkpointing import AtomicCheckpointIO, check_checkpoint, default_checkpoints
 from .links import ModelInstantiator, check_links, link
 from .loggers import RunCSVLogger, RunWandbLogger, WandbMode, wandb_mode

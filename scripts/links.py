@@ -1,4 +1,4 @@
-"""Sizes that follow from the data: ``num_classes`` is given once and reaches the task and its network."""
+"""Sizes that follow from the data: ``num_classes`` and ``input_shape`` are given once and reach task and network."""
 
 import inspect
 from typing import Any
@@ -11,13 +11,15 @@ from .errors import load_class
 
 __all__ = ["ModelInstantiator", "check_links", "link"]
 
-_TARGETS = ("model.init_args.num_classes", "model.init_args.network.init_args.num_classes")
+_SIZES = ("num_classes", "input_shape")
+_PARTS = ("model.init_args", "model.init_args.network.init_args")
 
 
 def link(parser: LightningArgumentParser) -> None:
-    """Link the size from the data, which are built first. A target the chosen model lacks is skipped."""
-    for target in _TARGETS:
-        parser.link_arguments("data.num_classes", target, apply_on="instantiate")
+    """Link the sizes from the data, which are built first. A target the chosen model lacks is skipped."""
+    for size in _SIZES:
+        for part in _PARTS:
+            parser.link_arguments(f"data.{size}", f"{part}.{size}", apply_on="instantiate")
 
 
 def check_links(model: Namespace, data: LightningDataModule | None) -> None:
@@ -38,15 +40,16 @@ def check_links(model: Namespace, data: LightningDataModule | None) -> None:
             f"be renamed by {symmetry}: give --model.label_permutations '{symmetry}'."
         )
         raise ValueError(msg)
-    linked = getattr(data, "num_classes", None)
-    for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
-        if not isinstance(part, Namespace) or linked is None:
-            continue
-        argument = inspect.signature(load_class(part.class_path)).parameters.get("num_classes")
-        given = part.get("init_args", Namespace()).get("num_classes")
-        if argument is not None and given not in (None, linked, argument.default):
-            msg = f"{where}.num_classes is {given}, the data have num_classes={linked}; leave it out: it follows."
-            raise ValueError(msg)
+    for size in _SIZES:
+        linked = getattr(data, size, None)
+        for where, part in (("model", model), ("model.network", model.init_args.get("network"))):
+            if not isinstance(part, Namespace) or linked is None:
+                continue
+            argument = inspect.signature(load_class(part.class_path)).parameters.get(size)
+            given = part.get("init_args", Namespace()).get(size)
+            if argument is not None and given not in (None, linked, argument.default):
+                msg = f"{where}.{size} is {given}, the data have {size}={linked}; leave it out: it follows."
+                raise ValueError(msg)
 
 
 class ModelInstantiator(_InstantiatorFn):
@@ -57,14 +60,27 @@ class ModelInstantiator(_InstantiatorFn):
         self.cli._dump_config()
         config = self.cli.config_dump["model"]
         links = {key: value for key, value in applied_instantiation_links.items() if _accepts(config, key)}
+        for target in links:
+            _make_room(config, target)
         return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
 
 
 def _accepts(config: dict[str, Any], target: str) -> bool:
     """Tell whether a link's target, ``model.init_args.a.init_args.b``, is an argument of the configured classes."""
-    names = [name for name in target.split(".")[1:] if name != "init_args"]
-    for name in names:
+    for name in _names(target):
         if not isinstance(config, dict) or name not in inspect.signature(load_class(config["class_path"])).parameters:
             return False
-        config = config["init_args"].get(name, {})
+        config = config.get("init_args", {}).get(name, {})  # none where all arguments are linked
     return True
+
+
+def _make_room(config: dict[str, Any], target: str) -> None:
+    """Give the classes on the way to a link's target their ``init_args``, which lack where all arguments are linked."""
+    arguments = config.setdefault("init_args", {})
+    for name in _names(target)[:-1]:
+        arguments = arguments[name].setdefault("init_args", {})
+
+
+def _names(target: str) -> list[str]:
+    """Split a link's target into the arguments on the way: ``model.init_args.a.init_args.b`` to a, b."""
+    return [name for name in target.split(".")[1:] if name != "init_args"]

@@ -1,10 +1,13 @@
 """What every test starts from and must leave behind: no account, no display, no leak."""
 
+import hashlib
 import os
+import pickle
 import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +34,45 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data: {path} is missing; set THEODOLITE_TEST_DATA")
     return path
+
+
+@pytest.fixture
+def image_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with MNIST and CIFAR-10 of 200 training and 60 test images, in torchvision's own formats.
+
+    The colour of an image tells its class, so that a network learns them in a few steps.
+    """
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir()
+
+    def write(name: str, content: dict[str, object]) -> str:
+        data = pickle.dumps(content)
+        (batches / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    lists = {}
+    for mnist, cifar, count in (("train", "data_batch_1", 200), ("t10k", "test_batch", 60)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        noise = rng.integers(0, 40, (count, 3, 32, 32), dtype=np.uint8)
+        colours = np.stack([labels * 20, 180 - labels * 20, labels % 3 * 70], axis=1).astype(np.uint8)
+        pixels = noise + colours[:, :, None, None]
+        grey = np.ascontiguousarray(pixels[:, 0, :28, :28])
+        sizes = [np.array(size, ">i4").tobytes() for size in ([2051, count, 28, 28], [2049, count])]
+        (raw / f"{mnist}-images-idx3-ubyte").write_bytes(sizes[0] + grey.tobytes())
+        (raw / f"{mnist}-labels-idx1-ubyte").write_bytes(sizes[1] + labels.tobytes())
+        lists[cifar] = [[cifar, write(cifar, {"data": pixels.reshape(count, -1), "labels": labels.tolist()})]]
+    monkeypatch.setattr(CIFAR10, "train_list", lists["data_batch_1"])
+    monkeypatch.setattr(CIFAR10, "test_list", lists["test_batch"])
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    meta = write("batches.meta", {"label_names": names})
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
+    return folder
 
 
 @pytest.fixture(autouse=True)

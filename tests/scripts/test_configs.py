@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from theodolite.modules.classification import ImageClassifier
 from theodolite.modules.community import CommunityDetection
 from theodolite.modules.matching import GraphMatching
 from theodolite.scripts.claims import CONFIGS, load_claims
@@ -14,14 +15,25 @@ from theodolite.scripts.main import main
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
-TRAINED = [name for name in ALL if name not in UNTRAINED]
+#: Those that need the checkpoint of another experiment.
+GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
+TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
 
 
-def tiny(name, data_dir):
+def tiny(name, data_dir, image_dir):
     """Give options that make an experiment tiny without changing which classes it uses."""
     config = yaml.safe_load((CONFIGS / name).read_text())
+    if config["model"]["class_path"] == "ImageClassifier":
+        words = [*COMMON, "--data.data_dir", str(image_dir), "--data.val_samples", "4", "--data.train_samples", "8"]
+        words += ["--data.test_samples", "4", "--data.batch_size", "4", "--data.num_workers", "0"]
+        model = config["model"]["init_args"]
+        if "val_attack" in model:
+            words += ["--model.objective.attack.steps", "1", "--model.val_attack.steps", "1"]
+        if model["network"]["class_path"] == "ResNet9":
+            words += ["--model.network.width", "2"]
+        return [*words, "--trainer.precision", "32-true"]  # low precision is slow on a CPU
     if config["data"]["class_path"] == "QAPDataModule":
         words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
         words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
@@ -41,9 +53,10 @@ def tiny(name, data_dir):
 
 
 @pytest.fixture
-def run(tmp_path, data_dir):
+def run(tmp_path, data_dir, image_dir):
     def _run(name, *words):
-        arguments = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path), *tiny(name, data_dir)]
+        arguments = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path)]
+        arguments += tiny(name, data_dir, image_dir)
         assert main([*arguments, *words]) == 0
 
     return _run
@@ -71,12 +84,36 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
         GraphMatching.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
         return
     hyperparameters = checkpoint["hyper_parameters"]
+    if config["model"]["class_path"] == "ImageClassifier":
+        loaded = ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt")
+        assert loaded.num_classes == len(config["data"]["init_args"].get("classes", range(10)))
+        assert hyperparameters["network"]["init_args"]["input_shape"][0] == (1 if "MNIST" in str(config) else 3)
+        return
     expected = {"SBMDataModule": config["data"]["init_args"].get("num_classes", 2), "SNAPDataModule": 3}
     num_classes = expected[config["data"]["class_path"]]
     assert hyperparameters["num_classes"] == num_classes
     assert hyperparameters["network"]["init_args"]["num_classes"] == num_classes
     loaded = CommunityDetection.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert loaded.network.num_classes == num_classes
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_set_made_by_one_experiment_trains_another(run, name, tmp_path, image_dir):
+    run("cifar/dogs_vs_cats_standard.yaml", "--trainer.max_epochs", "1", "--run_id", "source")
+    (checkpoint,) = tmp_path.glob("*/source/checkpoints/best.ckpt")
+    steps = "--data.attack.steps" if "relabeled" in name else "--data.steps"
+    words = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path), *COMMON, steps, "2"]
+    words += ["--data.checkpoint", str(checkpoint), "--data.data_dir", str(tmp_path / "sets"), "--data.batch_size", "4"]
+    words += ["--data.source.data_dir", str(image_dir), "--data.source.val_samples", "4", "--run_id", "made"]
+    words += ["--data.source.train_samples", "8", "--data.source.test_samples", "6", "--model.network.width", "2"]
+    assert main([*words, "--trainer.max_epochs", "1"]) == 0
+    (folder,) = tmp_path.glob("*/made")
+    with (folder / "metrics.csv").open() as file:
+        assert "test/accuracy" in next(csv.reader(file))
+    assert ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").num_classes == 2
+    words = ["test", "--config", str(folder / "config.yaml"), "--runs_dir", str(tmp_path), "--ckpt_path", "best"]
+    assert main([*words, "--trainer.callbacks+=RobustAccuracy", "--trainer.callbacks.attacks+=PGD"]) == 0
+    assert len(list((tmp_path / "sets").iterdir())) == 1
 
 
 def test_qaplib_config_logs_what_its_claim_reads(tmp_path, data_dir):

@@ -1,0 +1,24 @@
+"""Image classification: the task, its networks, and what they are trained for."""
+
+from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
+from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
+from .representation import Representation
+from .task import ImageClassifier, Normalize
+
+__all__ = [
+    "TRADES",
+    "Adversarial",
+    "GaussianNoise",
+    "ImageClassifier",
+    "MadryCNN",
+    "Normalize",
+    "Objective",
+    "Representation",
+    "ResNet9",
+    "ResNet18",
+    "ResNet50",
+    "SmallCNN",
+    "Standard",
+    "TorchvisionNetwork",
+    "relative_entropy",
+]
