@@ -1,5 +1,6 @@
 """Image classification from memory: whole batches are sliced at once, never image by image."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,12 +142,21 @@ class ImageDataModule(ImageSplits):
         """Give the images of this process to validate on."""
         return self._loader("val") if self.validate_on == "train" else super().val_dataloader()
 
-    def dataset(self, split: Split) -> ImageDataset:
-        """Give the images of a split; only the training images are augmented."""
+    def dataset(self, split: Split, augmented: bool = True) -> ImageDataset:
+        """Give the images of a split; only training images are augmented, and only if that is asked for."""
         self.setup("test" if split == "test" else "fit")
-        if split != "train":
+        if split != "train" or not augmented:
             return ImageDataset(*self._images[self.validate_on if split == "val" else split])
         return ImageDataset(*self._images[split], self.crop_padding, self.flip, self.seed)
+
+    def fingerprint(self) -> str:
+        """Give a digest of all pixels and labels."""
+        self.setup("fit")
+        parts = [part.numpy() for split in ("train", "val") for part in self._images[split]]
+        digest = hashlib.sha256(str([part.shape for part in parts]).encode())
+        for part in parts:
+            digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def _read_classes(self, train: bool) -> tuple[Tensor, Tensor]:
         images, labels = self.read(train)

@@ -1,5 +1,6 @@
 """Images in folders, one folder a class, as ImageNet is kept."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -167,14 +168,24 @@ class ImageFolderDataModule(ImageSplits):
         self.augment = augment
         self._files: dict[str, tuple[list[Path], Tensor]] = {}
 
-    def dataset(self, split: Split) -> FolderDataset:
-        """Give the images of a split; only the training images are augmented."""
+    def dataset(self, split: Split, augmented: bool = True) -> FolderDataset:
+        """Give the images of a split; only training images are augmented, and only if that is asked for."""
         paths, labels = self._list(self.folders[split == "test"])
         chosen = self.cut_test(len(paths)) if split == "test" else self.cut_validation(len(paths))[split == "val"]
-        augment = self.augment and split == "train"
+        augment = augmented and self.augment and split == "train"
         return FolderDataset(
             [paths[i] for i in chosen.tolist()], labels[chosen], self.input_shape[1], augment, self.seed
         )
+
+    def fingerprint(self) -> str:
+        """Give a digest of the files' names, sizes and labels, and of the images' size."""
+        digest = hashlib.sha256(str(self.input_shape).encode())
+        for split in ("train", "val"):
+            data = self.dataset(split)
+            for path, label in zip(data.paths, data.labels.tolist(), strict=True):
+                digest.update(f"{path.relative_to(self.data_dir)} {path.stat().st_size} {label}\n".encode())
+            digest.update(split.encode())
+        return digest.hexdigest()
 
     def _groups(self, preset: str | None, classes: list[Label] | None) -> list[tuple[str, list[str]]]:
         root = self.data_dir / self.folders[0]

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...modules.attacks import Norm, perturbation_norm
 from ...modules.classification import ImageClassifier
 from ..sampling import Split
-from .base import ImageDataModule, ImageDataset
+from .base import ImageDataset
 from .shards import ShardedRecords, file_digest
 from .splits import ImageSplits
 
@@ -31,7 +31,7 @@ _ROUNDING = 1e-5
 
 
 class StoredImages:
-    """The images of stored records from number ``first`` on; indexed by a tensor they give a tensor, (B, C, H, W)."""
+    """The images of stored records from number ``first`` on: indexed by numbers (B,), they are (B, C, H, W)."""
 
     def __init__(self, records: ShardedRecords, first: int) -> None:
         self.records = records
@@ -72,7 +72,7 @@ class GeneratedDataModule(ImageSplits):
 
     def __init__(
         self,
-        source: ImageDataModule,
+        source: ImageSplits,
         checkpoint: str,
         data_dir: str,
         shard_size: int,
@@ -115,7 +115,7 @@ class GeneratedDataModule(ImageSplits):
     def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Give new images, float32 (B, C, H, W) in [0, 1], and new labels (B,), on the model's device.
 
-        Both are a pure function of the number of the image: ``source_images`` and ``source_labels`` have the originals.
+        Both are a pure function of the number of the image: :meth:`originals` and ``source_labels`` have the old ones.
         """
 
     @abstractmethod
@@ -132,15 +132,20 @@ class GeneratedDataModule(ImageSplits):
 
     def setup(self, stage: str | None = None) -> None:
         """Make this process's part of the set, wait for the others, and open it; the test stage needs none."""
-        self.source.setup(stage)
+        self.source.setup(stage or "fit")
         if stage in ("test", "predict") or self._records is not None:
             return
-        splits = [self.source.dataset(split) for split in ("train", "val")]
-        self._sizes = [len(split) for split in splits]
-        self.source_images = torch.cat([split.images for split in splits])  # pyright: ignore[reportCallIssue, reportArgumentType]
-        self.source_labels = torch.cat([split.labels for split in splits])
+        self._parts = [self.source.dataset(split, augmented=False) for split in ("train", "val")]
+        self._sizes = [len(part) for part in self._parts]
+        self.source_labels = torch.cat([part.labels for part in self._parts])
         fields = [("image", "<f4", self.input_shape), ("label", "<i8"), ("predicted", "<i8"), ("moved", "<f4")]
         records = ShardedRecords(self._folder(), np.dtype(fields), len(self.source_labels), self.shard_size)
+        self._make_together(records)
+        self._records = records
+        rank_zero_info(f"{records.folder}: {self.report()}")
+
+    def _make_together(self, records: ShardedRecords) -> None:
+        """Make this process's shards, and wait for the others."""
         distributed = dist.is_available() and dist.is_initialized()
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         missing = [shard for shard in range(rank, records.num_shards, ranks) if not self._is_good(records, shard)]
@@ -154,17 +159,15 @@ class GeneratedDataModule(ImageSplits):
                 "made are not there; the folder must be shared by all machines."
             )
             raise FileNotFoundError(msg)
-        self._records = records
-        rank_zero_info(f"{records.folder}: {self.report()}")
 
-    def dataset(self, split: Split) -> ImageDataset:
-        """Give the images of a split; only the training images are augmented."""
+    def dataset(self, split: Split, augmented: bool = True) -> Any:
+        """Give the images of a split; only training images are augmented, and only if that is asked for."""
         if split == "test":
             return self.source.dataset("test")
         labels = torch.from_numpy(self.field("label"))  # makes the set if it is not there
         first, size = (0, self._sizes[0]) if split == "train" else self._sizes
         images, labels = self.images(first), labels[first : first + size]
-        if split == "val":
+        if split == "val" or not augmented:
             return ImageDataset(images, labels)
         return ImageDataset(images, labels, self.crop_padding, self.flip, self.seed)
 
@@ -185,8 +188,17 @@ class GeneratedDataModule(ImageSplits):
         return self.records.field(name, np.arange(len(self.records)))
 
     def originals(self, numbers: Tensor) -> Tensor:
-        """Give original images as float32 in [0, 1]."""
-        return self.source_images[numbers].float().div_(255)
+        """Give the images of the source, those of the validation split behind those to train on, float32 in [0, 1]."""
+        images = torch.empty(len(numbers), *self.input_shape)
+        for part, first in zip(self._parts, (0, self._sizes[0]), strict=True):
+            here = (numbers >= first) & (numbers < first + len(part))
+            if here.any():
+                images[here] = part.__getitems__((numbers[here] - first).tolist()).x
+        return images
+
+    def fingerprint(self) -> str:
+        """Give the name of the set, which is a digest of all that decides it."""
+        return self.records.folder.name
 
     def _folder(self) -> Path:
         """Give the folder of the set."""
@@ -194,10 +206,9 @@ class GeneratedDataModule(ImageSplits):
         return self.data_dir / f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def _identity(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.source_images.numpy().tobytes() + self.source_labels.numpy().tobytes())
         return {
             "kind": self.kind, "format": _FORMAT, "seed": self.set_seed, "shard_size": self.shard_size,
-            "sizes": self._sizes, "source": digest.hexdigest(), "checkpoint": file_digest(self.checkpoint),
+            "sizes": self._sizes, "source": self.source.fingerprint(), "checkpoint": file_digest(self.checkpoint),
             **self.settings(),
         }  # fmt: skip
 

@@ -9,8 +9,8 @@ from ...modules.attacks import PGD, Norm, perturbation_norm
 from ...modules.classification import ImageClassifier
 from ...modules.noise import sample_generators, sample_normal
 from .augmentation import counter_uniforms
-from .base import ImageDataModule
 from .generated import GeneratedDataModule
+from .splits import ImageSplits
 
 __all__ = ["RelabeledDataModule", "draw_targets"]
 
@@ -54,7 +54,7 @@ class RelabeledDataModule(GeneratedDataModule):
 
     def __init__(
         self,
-        source: ImageDataModule,
+        source: ImageSplits,
         checkpoint: str,
         attack: PGD,
         targets: Targets = "random",
@@ -103,9 +103,7 @@ class RelabeledDataModule(GeneratedDataModule):
 
     def images(self, first: int) -> Any:
         """Give the images, or those of the control."""
-        if self.control == "unperturbed":
-            return self.source_images[first:]
-        return super().images(first) if self.control == "none" else _NoisyImages(self, first)
+        return super().images(first) if self.control == "none" else _ControlImages(self, first)
 
     def statistics(self) -> dict[str, float]:
         """Give shares of all images.
@@ -131,18 +129,22 @@ class RelabeledDataModule(GeneratedDataModule):
         )
 
 
-class _NoisyImages:
-    """The originals with Gaussian noise as long as each image's perturbation, the same in every epoch."""
+class _ControlImages:
+    """The originals, or those with Gaussian noise as long as each image's perturbation, the same in every epoch."""
 
     def __init__(self, data: RelabeledDataModule, first: int) -> None:
-        self.originals = data.source_images[first:]
-        self.lengths = torch.from_numpy(data.field("moved"))[first:]
+        self.originals = data.originals
+        self.lengths = torch.from_numpy(data.field("moved"))
         self.first = first
+        self.noisy = data.control == "noise"
         self.seed = data.set_seed
 
     def __getitem__(self, numbers: Tensor) -> Tensor:
-        images = self.originals[numbers].float().div_(255)
-        noise = sample_normal(sample_generators(self.seed, (numbers + self.first).tolist()), images.shape[1:])
+        numbers = numbers + self.first
+        images = self.originals(numbers)
+        if not self.noisy:
+            return images
+        noise = sample_normal(sample_generators(self.seed, numbers.tolist()), images.shape[1:])
         scale = self.lengths[numbers] / perturbation_norm(noise, "l2")
         return (images + scale.view(-1, 1, 1, 1) * noise).clamp_(0, 1)
 

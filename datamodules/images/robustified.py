@@ -8,8 +8,8 @@ from torch import Tensor
 from ...modules.attacks import pgd
 from ...modules.classification import ImageClassifier, Representation
 from .augmentation import counter_uniforms
-from .base import ImageDataModule
 from .generated import GeneratedDataModule
+from .splits import ImageSplits
 
 __all__ = ["RobustifiedDataModule", "draw_others"]
 
@@ -50,7 +50,7 @@ class RobustifiedDataModule(GeneratedDataModule):
 
     def __init__(
         self,
-        source: ImageDataModule,
+        source: ImageSplits,
         checkpoint: str,
         steps: int = 1000,
         step_size: float = 0.1,

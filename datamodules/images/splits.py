@@ -1,7 +1,8 @@
 """What all image datamodules share: classes, and splits of which the test set has no part in training or selection."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..base import SplitDataModule
+from ..sampling import Split
 from .batch import ImageBatch, as_is
 
 __all__ = ["ImageSplits", "Label", "select_classes"]
@@ -20,12 +22,14 @@ Label = int | str
 class ImageSplits(SplitDataModule, ABC):
     """Cut the validation split from the training set by a permutation of its own seed.
 
-    Runs with other seeds thus hold out the same images. Batches are :class:`ImageBatch`.
+    Runs with other seeds thus hold out the same images. Batches are :class:`ImageBatch`. Subclasses have the attributes
+    ``num_classes``, ``class_names`` and ``input_shape`` (channels, height, width), to be linked.
 
     Args:
         train_samples: Largest number of training images: the first of a fixed permutation, so smaller sets are parts of
             larger ones. ``None`` for all.
-        val_samples: Validation images, cut from the training set; 0 for no validation.
+        val_samples: Validation images, cut from the training set; 0 for no validation, then give the Trainer
+            ``limit_val_batches=0`` too.
         test_samples: Largest number of test images, a random part that is always the same; ``None`` for all.
         split_seed: Seed of these choices.
         batch_size: Images in a batch, **of each process**.
@@ -54,6 +58,21 @@ class ImageSplits(SplitDataModule, ABC):
         self.val_samples = val_samples
         self.test_samples = test_samples
         self.split_seed = split_seed
+
+    num_classes: int
+    class_names: list[str]
+    input_shape: tuple[int, int, int]
+
+    @abstractmethod
+    def dataset(self, split: Split, augmented: bool = True) -> Any:
+        """Give the images of a split; only training images are augmented, and only if that is asked for.
+
+        It has a length, ``labels`` (int64), and gives batches by ``__getitems__``.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Give a digest of the training and validation images and their labels, which tells sets apart."""
 
     def val_dataloader(self) -> DataLoader[ImageBatch] | list[DataLoader[ImageBatch]]:
         """Give the validation images of this process; none with ``val_samples=0``."""
@@ -106,7 +125,7 @@ def select_classes(owner: str, classes: Sequence[Label] | None, names: Sequence[
     """
     if classes is None:
         return list(range(len(names)))
-    known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    known = ", ".join(name if name == str(number) else f"{number} {name}" for number, name in enumerate(names))
     numbers = []
     for given in classes:
         number = list(names).index(given) if isinstance(given, str) and given in names else given

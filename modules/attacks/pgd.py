@@ -98,22 +98,22 @@ def pgd(
         value_of = _Evaluation(model_fn, objective, targeted, x.dtype)
         best: _Iterates | None = None
         for restart in range(restarts):
-            left = slice(None) if best is None else (~best.fooled).nonzero()[:, 0]
-            if best is not None and not len(best.fooled[left]):
+            left = torch.arange(len(x)) if best is None else (~best.fooled).nonzero()[:, 0]
+            if not len(left):
                 break
             radius, step, free = (_select(part, left) for part in (eps, step_size, allowed))
             climb = _Climb(value_of, origin[left], y[left], norm, radius, step, free, bounds)
             start = None
             if random_start:
-                generators = sample_generators(seed, sample_id[left].tolist(), restart)
+                generators = sample_generators(seed, sample_id[left.to(sample_id.device)].tolist(), restart)
                 start = random_perturbation(origin[left], norm, radius, generators)
             found = climb.run(start, steps, keep, last=restarts > 1)
             if best is None:
                 best = found
             else:
-                best.update(found, left)
-        assert best is not None
-        return best.x.to(x.dtype)
+                before = _Iterates(best.x[left], best.value[left], best.fooled[left])
+                best.replace(left, before.or_better(found))
+        return origin.to(x.dtype) if best is None else best.x.to(x.dtype)  # none of an empty batch
 
 
 @dataclass
@@ -124,13 +124,15 @@ class _Iterates:
     value: Tensor
     fooled: Tensor
 
-    def update(self, other: "_Iterates", where: Any = slice(None)) -> None:
-        """Keep of the samples ``where`` the others' iterates that are better; a success is never given up."""
-        value, was_fooled = self.value[where], self.fooled[where]
-        better = (other.fooled & ~was_fooled) | ((other.fooled == was_fooled) & (other.value > value))
-        self.value[where] = torch.where(better, other.value, value)
-        self.fooled[where] = was_fooled | other.fooled
-        self.x[where] = torch.where(per_sample(better, other.x).bool(), other.x, self.x[where])
+    def or_better(self, other: "_Iterates") -> "_Iterates":
+        """Take of each sample the other's iterate if it is better; a success is never given up."""
+        better = (other.fooled & ~self.fooled) | ((other.fooled == self.fooled) & (other.value > self.value))
+        x = torch.where(per_sample(better, self.x).bool(), other.x, self.x)
+        return _Iterates(x, torch.where(better, other.value, self.value), self.fooled | other.fooled)
+
+    def replace(self, where: Tensor, part: "_Iterates") -> None:
+        """Put in the iterates of the samples ``where`` (their numbers)."""
+        self.x[where], self.value[where], self.fooled[where] = part.x, part.value, part.fooled
 
 
 @dataclass
@@ -141,13 +143,15 @@ class _Evaluation:
     objective: Objective
     targeted: bool
     dtype: torch.dtype
+    checked: bool = False
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Give the value of each sample, differentiable, and whether it is fooled: (N,) and bool (N,)."""
         output = self.model_fn(x.to(self.dtype))
         is_label = not y.is_floating_point()
-        if is_label:
+        if is_label and not self.checked:
             check_logits(output, y)
+            self.checked = True  # once: looking at labels makes a GPU wait
         value = self.objective(output, y)
         if not isinstance(value, Tensor) or value.shape != (len(x),):
             shape = tuple(getattr(value, "shape", ()))
@@ -174,7 +178,7 @@ class _Climb:
         """Climb from origin + start; ``last`` asks for the value of the last iterate too if only that is kept."""
         x = self.origin if start is None else self._within(start)
         nothing = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        best = _Iterates(x.clone(), nothing, torch.zeros_like(nothing, dtype=torch.bool))
+        best = _Iterates(x, nothing, torch.zeros_like(nothing, dtype=torch.bool))
         step = per_sample(self.step_size, x)
         for _ in range(steps):
             leaf = x.detach().requires_grad_()
@@ -182,10 +186,11 @@ class _Climb:
             gradient = _input_gradient(value, leaf)
             with torch.no_grad():
                 if keep == "best":
-                    best.update(_Iterates(x, value.detach().to(x.dtype), success))
+                    best = best.or_better(_Iterates(x, value.detach().to(x.dtype), success))
                 if self.mask is not None:
                     gradient = gradient * self.mask
-                x = self._within(x + step * steepest_direction(gradient, self.norm) - self.origin)
+                move = steepest_direction(gradient, self.norm)
+                x = self._within(move.mul_(step).add_(x).sub_(self.origin))  # in place: it is ours
         if keep == "last" and not last:
             best.x = x
             return best
@@ -194,14 +199,13 @@ class _Climb:
             final = _Iterates(x, value.to(x.dtype), success)
         if keep == "last":
             return final
-        best.update(final)
-        return best
+        return best.or_better(final)
 
     def _within(self, delta: Tensor) -> Tensor:
         """Give origin + delta, projected onto the ball, then the box."""
         if self.mask is not None:
             delta = delta * self.mask
-        return (self.origin + project(delta, self.norm, self.eps)).clamp(*self.bounds)
+        return project(delta, self.norm, self.eps).add_(self.origin).clamp_(*self.bounds)
 
 
 @contextmanager

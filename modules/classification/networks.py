@@ -1,8 +1,5 @@
 """Networks for small images: pixels, normalised by the task, to logits."""
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 __all__ = ["MadryCNN", "ResNet9", "ResNet18", "ResNet50", "SmallCNN", "TorchvisionNetwork"]
@@ -96,7 +93,27 @@ class ResNet9(nn.Sequential):
         )
 
 
-class ResNet18(nn.Module):
+class _ResNet(nn.Module):
+    """One of torchvision's, changed for small images."""
+
+    name = ""
+
+    def __init__(self, num_classes: int = 10, input_shape: Shape = (3, 32, 32)) -> None:
+        super().__init__()
+        from torchvision import models  # half a second that --help need not wait for
+
+        network = models.get_model(self.name, num_classes=num_classes)
+        network.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own
+        network.maxpool = nn.Identity()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the logits."""
+        return self.network(x)
+
+
+class ResNet18(_ResNet):
     """torchvision's ResNet-18 for small images: a first convolution of 3x3 without stride, and no pooling after it.
 
     Args:
@@ -107,16 +124,10 @@ class ResNet18(nn.Module):
         (N, channels, height, width) to (N, C).
     """
 
-    def __init__(self, num_classes: int = 10, input_shape: Shape = (3, 32, 32)) -> None:
-        super().__init__()
-        self.network = _for_small_images("resnet18", num_classes, input_shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the logits."""
-        return self.network(x)
+    name = "resnet18"
 
 
-class ResNet50(nn.Module):
+class ResNet50(_ResNet):
     """torchvision's ResNet-50 for small images, changed as :class:`ResNet18`.
 
     Args:
@@ -127,13 +138,7 @@ class ResNet50(nn.Module):
         (N, channels, height, width) to (N, C).
     """
 
-    def __init__(self, num_classes: int = 10, input_shape: Shape = (3, 32, 32)) -> None:
-        super().__init__()
-        self.network = _for_small_images("resnet50", num_classes, input_shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the logits."""
-        return self.network(x)
+    name = "resnet50"
 
 
 class TorchvisionNetwork(nn.Module):
@@ -192,13 +197,3 @@ def _convolution(inputs: int, outputs: int, size: int) -> tuple[nn.Module, nn.Mo
 
 def _normalised(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-
-
-def _for_small_images(name: str, num_classes: int, input_shape: Shape) -> Any:
-    from torchvision import models  # half a second that --help need not wait for
-
-    network = getattr(models, name)(num_classes=num_classes)
-    network.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
-    torch.nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.maxpool = nn.Identity()
-    return network

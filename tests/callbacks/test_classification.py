@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
 from theodolite.callbacks.classification import left_as_found, place_samples, spread, unpack
+from theodolite.datamodules import ImageBatch
 from theodolite.datamodules.sampling import ShardedSampler
 
 X, Y, NUMBER = torch.rand(3, 2), torch.tensor([0, 2, 1]), torch.tensor([7, 8, 9])
@@ -24,6 +25,7 @@ X, Y, NUMBER = torch.rand(3, 2), torch.tensor([0, 2, 1]), torch.tensor([7, 8, 9]
         ((X, Y, torch.rand(3)), False),  # weights are no numbers
         ((X, Y, {"more": 1}), False),
         ((X, Y.int(), NUMBER, "more"), True),
+        (ImageBatch(X, Y, NUMBER), True),
         ({"x": X, "y": Y, "sample_id": NUMBER}, True),
         ({"image": X, "label": Y, "path": ["a"] * 3}, False),
         ({"pixel_values": X, "labels": Y, "index": NUMBER}, True),

@@ -20,8 +20,8 @@ class Dots(ImageDataModule):
         return images, labels
 
 
-def write_checkpoint(path, num_classes=3, seed=0):
-    sizes = {"num_classes": num_classes, "input_shape": [1, 6, 6], "width": 4}
+def write_checkpoint(path, num_classes=3, seed=0, input_shape=(1, 6, 6)):
+    sizes = {"num_classes": num_classes, "input_shape": input_shape, "width": 4}
     torch.manual_seed(seed)
     model = ImageClassifier(SmallCNN(**sizes), num_classes)
     network = {"class_path": "theodolite.modules.classification.SmallCNN", "init_args": sizes}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from PIL import Image
 
-from theodolite.datamodules import RelabeledDataModule, RobustifiedDataModule
+from theodolite.datamodules import ImageFolderDataModule, RelabeledDataModule, RobustifiedDataModule
 from theodolite.datamodules.images.relabeled import draw_targets
 from theodolite.datamodules.images.robustified import draw_others
 from theodolite.modules.attacks import PGD
@@ -324,6 +325,25 @@ def test_augmentation_moves_stored_images_too(tmp_path):
     train, size = data.dataset("train"), len(data.dataset("train"))
     assert not torch.equal(train.__getitems__(range(size)).x, train.__getitems__(range(size, 2 * size)).x)
     assert torch.equal(whole(data.dataset("val")).x, whole(plain.dataset("val")).x)
+
+
+def test_any_image_datamodule_can_be_the_source(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("train", "val"):
+        for name in ("ant", "bee", "cow"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for i in range(5):
+                pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
+    photographs = ImageFolderDataModule(str(tmp_path), image_size=6, val_samples=4, num_workers=0)
+    write_checkpoint(tmp_path / "model.ckpt", input_shape=(3, 6, 6))
+    first = relabeled(tmp_path, source=photographs)
+    before, after = whole(photographs.dataset("train", augmented=False)), whole(first.dataset("train"))
+    assert torch.equal(after.y, (before.y + 1) % 3)
+    assert 0 < torch.linalg.vector_norm((after.x - before.x).flatten(1), dim=1).max() <= 0.5 * (1 + 1e-5)
+    again = relabeled(tmp_path, source=first)  # a generated set is a source like any other
+    assert torch.equal(whole(again.dataset("train")).y, (before.y + 2) % 3)
+    assert torch.equal(whole(again.dataset("test")).x, whole(photographs.dataset("test")).x)
 
 
 def test_user_errors_are_one_line(tmp_path):

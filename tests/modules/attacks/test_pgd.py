@@ -188,6 +188,11 @@ def test_flat_losses_do_not_move_or_turn_into_nan():
     assert torch.equal(nan, x)
 
 
+def test_an_empty_batch_stays_empty():
+    model, (x, y, number) = small_cnn().eval(), images()
+    assert pgd(model, x[:0], y[:0], restarts=2, sample_id=number[:0]).shape == (0, 1, 8, 8)
+
+
 def test_no_gradient_mode_or_statistic_of_the_model_is_touched():
     model, (x, y, number) = small_cnn().train(), images()
     model[1].eval()  # one part frozen by its owner
