@@ -21,7 +21,7 @@ from .timing import row
 
 __all__ = ["run"]
 
-_IMAGES, _BATCH, _EPOCHS, _ROUNDS = 2048, 128, 17, 7
+_IMAGES, _BATCH, _EPOCHS, _ROUNDS = 1024, 128, 13, 7
 
 
 class _Convnet(LightningModule):
