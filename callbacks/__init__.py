@@ -1,6 +1,7 @@
 """What is measured: callbacks that work on any LightningModule."""
 
 from .baseline_comparison import BaselineComparison
+from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .homogeneous_bias import HomogeneousBias
@@ -12,9 +13,11 @@ from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
 from .robust_accuracy import RobustAccuracy
+from .transferability import Transferability
 
 __all__ = [
     "BaselineComparison",
+    "CertifiedAccuracy",
     "CommunityWriter",
     "FiniteLoss",
     "HomogeneousBias",
@@ -27,4 +30,5 @@ __all__ = [
     "NonFiniteLossError",
     "PredictionWriter",
     "RobustAccuracy",
+    "Transferability",
 ]

@@ -109,7 +109,7 @@ class RobustAccuracy(ClassifierMeasurement):
                 if attack is self.attacks[0]:
                     self._collect(pl_module, x, changed, y, labels)
             standing.append(stands)
-        return torch.cat([torch.stack(standing, dim=1).double(), self._checks(pl_module, samples, standing[0])], dim=1)
+        return torch.cat([torch.stack(standing, dim=1).float(), self._checks(pl_module, samples, standing[0])], dim=1)
 
     def summarise(self, trainer: Trainer, pl_module: LightningModule, stage: str, detail: str, rows: Tensor) -> None:
         """Log the accuracies, warn of masked gradients, write tables and figures."""
@@ -148,14 +148,14 @@ class RobustAccuracy(ClassifierMeasurement):
 
     def _checks(self, pl_module: LightningModule, samples: Samples, right: Tensor) -> Tensor:
         """Check the attack on the samples that are chosen for it and classified right: (N, checks), else NaN."""
-        columns = torch.full((len(samples.y), len(CHECKS)), torch.nan, dtype=torch.float64, device=samples.y.device)
+        columns = torch.full((len(samples.y), len(CHECKS)), torch.nan, device=samples.y.device)
         attack, state = self._examined, pl_module.trainer.state
         if attack is None or not self.checks or state.fn == "fit":
             return columns
         chosen = spread(samples.place, samples.total, self.checks).to(right.device) & right
         if chosen.any():
             number = samples.sample_id[chosen.cpu()]
-            columns[chosen] = masking_checks(pl_module, samples.x[chosen], samples.y[chosen], attack, number).double()
+            columns[chosen] = masking_checks(pl_module, samples.x[chosen], samples.y[chosen], attack, number).float()
         return columns
 
     def _collect(self, pl_module: LightningModule, x: Tensor, changed: Tensor, y: Tensor, labels: Tensor) -> None:

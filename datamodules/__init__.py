@@ -3,7 +3,15 @@
 from .base import SplitDataModule
 from .bias_problems import MatrixSensingDataModule, SeparableDataModule, UnderdeterminedDataModule
 from .graph_file import GraphFileDataModule
-from .images import CIFAR10DataModule, FashionMNISTDataModule, ImageBatch, ImageFolderDataModule, MNISTDataModule
+from .images import (
+    CIFAR10DataModule,
+    FashionMNISTDataModule,
+    ImageBatch,
+    ImageFolderDataModule,
+    MNISTDataModule,
+    RelabeledDataModule,
+    RobustifiedDataModule,
+)
 from .pair_file import PairFileDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
@@ -21,6 +29,8 @@ __all__ = [
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",
+    "RelabeledDataModule",
+    "RobustifiedDataModule",
     "SBMDataModule",
     "SNAPDataModule",
     "SeparableDataModule",

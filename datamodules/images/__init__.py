@@ -3,6 +3,8 @@
 from .base import ImageDataModule, ImageDataset
 from .batch import ImageBatch
 from .folder import ImageFolderDataModule
+from .relabeled import RelabeledDataModule
+from .robustified import RobustifiedDataModule
 from .small_sets import CIFAR10DataModule, FashionMNISTDataModule, MNISTDataModule
 
 __all__ = [
@@ -13,4 +15,6 @@ __all__ = [
     "ImageDataset",
     "ImageFolderDataModule",
     "MNISTDataModule",
+    "RelabeledDataModule",
+    "RobustifiedDataModule",
 ]

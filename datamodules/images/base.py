@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,16 +24,14 @@ class ImageDataset(Dataset[ImageBatch]):
     mirroring are a pure function of (seed, epoch, i), whatever the rank, worker or batch.
 
     Args:
-        images: uint8 in 0 .. 255 or float32 in [0, 1], (N, C, H, W).
+        images: uint8 in 0 .. 255 or float32 in [0, 1], (N, C, H, W); or what gives those of a tensor of numbers.
         labels: int64 (N,).
         crop_padding: Shift images by up to so many pixels each way, zeros move in; 0 for none.
         flip: Mirror half of the images left and right.
         seed: Of the augmentation.
     """
 
-    def __init__(
-        self, images: Tensor, labels: Tensor, crop_padding: int = 0, flip: bool = False, seed: int = 0
-    ) -> None:
+    def __init__(self, images: Any, labels: Tensor, crop_padding: int = 0, flip: bool = False, seed: int = 0) -> None:
         self.images = images
         self.labels = labels
         self.crop_padding = crop_padding
@@ -48,7 +46,7 @@ class ImageDataset(Dataset[ImageBatch]):
         """Make a batch."""
         counters = torch.as_tensor(numbers, dtype=torch.int64)
         sample_id = counters % len(self)
-        images = self.images[sample_id]
+        images: Tensor = self.images[sample_id]
         if self.crop_padding or self.flip:
             uniforms = counter_uniforms(self.seed, counters, 3)
             images = crop_and_flip(images, uniforms, self.crop_padding, self.flip)

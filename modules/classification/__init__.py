@@ -3,6 +3,7 @@
 from .homogeneous import HomogeneousMLP, TailCrossEntropy
 from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
 from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
+from .representation import Representation
 from .task import ImageClassifier, Normalize
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MadryCNN",
     "Normalize",
     "Objective",
+    "Representation",
     "ResNet9",
     "ResNet18",
     "ResNet50",

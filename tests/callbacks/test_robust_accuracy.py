@@ -78,24 +78,6 @@ def test_bfloat16_training_is_measured_in_full_precision(tmp_path):
     assert result["test/robust_accuracy/l2_0.5"] == pytest.approx(by_hand(0.5) / 21)
 
 
-@pytest.mark.ddp
-def test_two_processes_are_one_to_the_last_count(tmp_path):
-    """21 samples without numbers: Lightning's sampler repeats one, which must not count."""
-    found = []
-    for name, arguments in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
-        measure = RobustAccuracy(PGD(eps=0.5, steps=5), checks=10)
-        runner = trainer(tmp_path / name, measure, **arguments)
-        result = runner.test(StockClassifier(), loader(), verbose=False)[0]
-        tables = [
-            table(tmp_path / name / f"tables/test/robust_accuracy{end}.csv") for end in ("", "_per_class", "_checks")
-        ]
-        found.append((result, tables))
-    assert found[0] == found[1]
-    accuracy = found[1][1][0]
-    assert [row["samples"] for row in accuracy] == ["21", "21"]
-    assert accuracy[1]["correct"] == str(by_hand(0.5))
-
-
 def test_a_spread_of_samples_is_measured(tmp_path):
     trainer(tmp_path, callback(max_samples=5)).test(StockClassifier(), loader(), verbose=False)
     images = Images()

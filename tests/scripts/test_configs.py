@@ -15,7 +15,9 @@ from theodolite.scripts.main import main
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
-TRAINED = [name for name in ALL if name not in UNTRAINED]
+#: Those that need the checkpoint of another experiment.
+GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
+TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
 
@@ -93,6 +95,25 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
     assert hyperparameters["network"]["init_args"]["num_classes"] == num_classes
     loaded = CommunityDetection.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert loaded.network.num_classes == num_classes
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_set_made_by_one_experiment_trains_another(run, name, tmp_path, image_dir):
+    run("cifar/dogs_vs_cats_standard.yaml", "--trainer.max_epochs", "1", "--run_id", "source")
+    (checkpoint,) = tmp_path.glob("*/source/checkpoints/best.ckpt")
+    steps = "--data.attack.steps" if "relabeled" in name else "--data.steps"
+    words = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path), *COMMON, steps, "2"]
+    words += ["--data.checkpoint", str(checkpoint), "--data.data_dir", str(tmp_path / "sets"), "--data.batch_size", "4"]
+    words += ["--data.source.data_dir", str(image_dir), "--data.source.val_samples", "4", "--run_id", "made"]
+    words += ["--data.source.train_samples", "8", "--data.source.test_samples", "6", "--model.network.width", "2"]
+    assert main([*words, "--trainer.max_epochs", "1"]) == 0
+    (folder,) = tmp_path.glob("*/made")
+    with (folder / "metrics.csv").open() as file:
+        assert "test/accuracy" in next(csv.reader(file))
+    assert ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").num_classes == 2
+    words = ["test", "--config", str(folder / "config.yaml"), "--runs_dir", str(tmp_path), "--ckpt_path", "best"]
+    assert main([*words, "--trainer.callbacks+=RobustAccuracy", "--trainer.callbacks.attacks+=PGD"]) == 0
+    assert len(list((tmp_path / "sets").iterdir())) == 1
 
 
 def test_qaplib_config_logs_what_its_claim_reads(tmp_path, data_dir):

@@ -1,0 +1,260 @@
+"""Training sets that a trained model makes of another one, kept on disk."""
+
+import hashlib
+import json
+import math
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_info
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from ...modules.attacks import Norm, perturbation_norm
+from ...modules.classification import ImageClassifier
+from ..sampling import Split
+from .base import ImageDataModule, ImageDataset
+from .shards import ShardedRecords, file_digest
+from .splits import ImageSplits
+
+__all__ = ["GeneratedDataModule", "StoredImages"]
+
+#: Part of the name of a set: raise it when the same settings give other records.
+_FORMAT = 1
+#: Relative excess over the radius that float32 may show.
+_ROUNDING = 1e-5
+
+
+class StoredImages:
+    """The images of stored records from number ``first`` on; indexed by a tensor they give a tensor, (B, C, H, W)."""
+
+    def __init__(self, records: ShardedRecords, first: int) -> None:
+        self.records = records
+        self.first = first
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        """Read images, float32 in [0, 1]."""
+        return torch.from_numpy(self.records.field("image", numbers.numpy() + self.first))
+
+
+class GeneratedDataModule(ImageSplits):
+    """Train and validate on images that a model made of the source's; test on the source's own test set.
+
+    The set is made once, in ``setup``, shard by shard: the processes share the shards, finished ones are kept if the
+    run is killed, and damaged ones are made again. It lies in a folder named by a hash of the source's images and
+    labels, the checkpoint, and all settings, so a set is never served for other settings; ``settings.json`` in it says
+    which. On several machines the folder must be shared. The images are float32, mapped into memory.
+
+    Args:
+        source: Whose training and validation split are changed.
+        checkpoint: Checkpoint of an :class:`ImageClassifier` trained by ``theodolite fit``.
+        data_dir: Folder of the sets made.
+        shard_size: Images in a file, and in a batch of the model.
+        crop_padding: Augment training images, as in :class:`ImageDataModule`.
+        flip: Augment training images, as in :class:`ImageDataModule`.
+        batch_size: Images in a batch, **of each process**.
+        set_seed: Seed of the set's random choices; runs that differ in ``seed`` alone share a set.
+        seed: Seed of the training order and of the augmentation.
+        num_workers: Loader workers of each process.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is absent.
+        ValueError: If an argument is out of range, or on making, if the model has other classes than the source.
+    """
+
+    #: Name of the kind of set, the beginning of its folder's name.
+    kind = ""
+
+    def __init__(
+        self,
+        source: ImageDataModule,
+        checkpoint: str,
+        data_dir: str,
+        shard_size: int,
+        crop_padding: int,
+        flip: bool,
+        batch_size: int,
+        set_seed: int,
+        seed: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__(
+            source.train_samples, source.val_samples, source.test_samples, source.split_seed, batch_size, seed,
+            num_workers,
+        )  # fmt: skip
+        self.check_least(1, shard_size=shard_size)
+        self.check_least(0, crop_padding=crop_padding, set_seed=set_seed)
+        self.checkpoint = Path(checkpoint).expanduser()
+        if not self.checkpoint.is_file():
+            msg = (
+                f"{type(self).__name__}(checkpoint={checkpoint!r}): there is no such file; train the model that makes "
+                "the set first, by `theodolite fit`, and give its best.ckpt."
+            )
+            raise FileNotFoundError(msg)
+        self.source = source
+        self.data_dir = Path(data_dir).expanduser()
+        self.shard_size = shard_size
+        self.set_seed = set_seed
+        self.crop_padding = crop_padding
+        self.flip = flip
+        self.num_classes = source.num_classes
+        self.class_names = source.class_names
+        self.input_shape = source.input_shape
+        self._records: ShardedRecords | None = None
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Give what, beside source and checkpoint, decides the set; it can be written as JSON."""
+
+    @abstractmethod
+    def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Give new images, float32 (B, C, H, W) in [0, 1], and new labels (B,), on the model's device.
+
+        Both are a pure function of the number of the image: ``source_images`` and ``source_labels`` have the originals.
+        """
+
+    @abstractmethod
+    def report(self) -> str:
+        """Say what the set is like, in a line."""
+
+    def bound(self) -> tuple[Norm, float] | None:
+        """Give norm and radius of the ball around the originals in which the images must lie."""
+        return None
+
+    def prepare_data(self) -> None:
+        """Download the source."""
+        self.source.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make this process's part of the set, wait for the others, and open it; the test stage needs none."""
+        self.source.setup(stage)
+        if stage in ("test", "predict") or self._records is not None:
+            return
+        splits = [self.source.dataset(split) for split in ("train", "val")]
+        self._sizes = [len(split) for split in splits]
+        self.source_images = torch.cat([split.images for split in splits])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        self.source_labels = torch.cat([split.labels for split in splits])
+        fields = [("image", "<f4", self.input_shape), ("label", "<i8"), ("predicted", "<i8"), ("moved", "<f4")]
+        records = ShardedRecords(self._folder(), np.dtype(fields), len(self.source_labels), self.shard_size)
+        distributed = dist.is_available() and dist.is_initialized()
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        missing = [shard for shard in range(rank, records.num_shards, ranks) if not self._is_good(records, shard)]
+        self._make_shards(records, missing, rank == 0)
+        if distributed:
+            dist.barrier()
+        absent = [shard for shard in range(records.num_shards) if not records.path(shard).is_file()]
+        if absent:
+            msg = (
+                f"{type(self).__name__}(data_dir={str(self.data_dir)!r}): {len(absent)} shards that other processes "
+                "made are not there; the folder must be shared by all machines."
+            )
+            raise FileNotFoundError(msg)
+        self._records = records
+        rank_zero_info(f"{records.folder}: {self.report()}")
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """Give the images of a split; only the training images are augmented."""
+        if split == "test":
+            return self.source.dataset("test")
+        labels = torch.from_numpy(self.field("label"))  # makes the set if it is not there
+        first, size = (0, self._sizes[0]) if split == "train" else self._sizes
+        images, labels = self.images(first), labels[first : first + size]
+        if split == "val":
+            return ImageDataset(images, labels)
+        return ImageDataset(images, labels, self.crop_padding, self.flip, self.seed)
+
+    def images(self, first: int) -> Any:
+        """Give the images from number ``first`` on, to be indexed by a tensor of numbers."""
+        return StoredImages(self.records, first)
+
+    @property
+    def records(self) -> ShardedRecords:
+        """The set; made if it is not there."""
+        if self._records is None:
+            self.setup("fit")
+        assert self._records is not None
+        return self._records
+
+    def field(self, name: str) -> np.ndarray:
+        """Give one field of all records: ``label``, ``predicted`` (by the model) or ``moved`` (L2 distance)."""
+        return self.records.field(name, np.arange(len(self.records)))
+
+    def originals(self, numbers: Tensor) -> Tensor:
+        """Give original images as float32 in [0, 1]."""
+        return self.source_images[numbers].float().div_(255)
+
+    def _folder(self) -> Path:
+        """Give the folder of the set."""
+        text = json.dumps(self._identity(), sort_keys=True)
+        return self.data_dir / f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def _identity(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self.source_images.numpy().tobytes() + self.source_labels.numpy().tobytes())
+        return {
+            "kind": self.kind, "format": _FORMAT, "seed": self.set_seed, "shard_size": self.shard_size,
+            "sizes": self._sizes, "source": digest.hexdigest(), "checkpoint": file_digest(self.checkpoint),
+            **self.settings(),
+        }  # fmt: skip
+
+    def _make_shards(self, records: ShardedRecords, shards: list[int], show: bool) -> None:
+        if not shards:
+            return
+        records.folder.mkdir(parents=True, exist_ok=True)
+        (records.folder / "settings.json").write_text(json.dumps(self._identity(), indent=2, sort_keys=True) + "\n")
+        model = self._load_model()
+        with Progress(console=Console(stderr=True), disable=not show, transient=True) as progress:
+            for shard in progress.track(shards, description=f"Making {records.folder.name}"):
+                records.write(shard, self._make_shard(model, records, shard))
+                if not self._is_good(records, shard):
+                    msg = f"{type(self).__name__}: shard {shard} left the ball, or was damaged while it was written."
+                    raise RuntimeError(msg)
+
+    def _make_shard(self, model: ImageClassifier, records: ShardedRecords, shard: int) -> np.ndarray:
+        numbers = torch.tensor(records.numbers(shard))
+        images, labels = self.make(model, numbers)
+        with torch.no_grad():
+            predicted = model(images).argmax(1)
+        made = np.empty(len(numbers), records.dtype)
+        made["image"] = images.cpu().numpy()
+        made["label"] = labels.cpu().numpy()
+        made["predicted"] = predicted.cpu().numpy()
+        made["moved"] = perturbation_norm(images.cpu() - self.originals(numbers), "l2").numpy()
+        return made
+
+    def _is_good(self, records: ShardedRecords, shard: int) -> bool:
+        """Say whether a shard is undamaged, and its images are within the ball and the box."""
+        if not records.is_whole(shard):
+            return False
+        images = torch.from_numpy(records.shard(shard)["image"].copy())
+        if not (images.min() >= 0 and images.max() <= 1):
+            return False
+        ball = self.bound()
+        if ball is None or math.isinf(ball[1]):
+            return True
+        norm, eps = ball
+        moved = perturbation_norm(images - self.originals(torch.tensor(records.numbers(shard))), norm)
+        return bool((moved <= eps * (1 + _ROUNDING) + 1e-7).all())
+
+    def _load_model(self) -> ImageClassifier:
+        """Load the model onto this process's device."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        try:
+            model = ImageClassifier.load_from_checkpoint(self.checkpoint, map_location=device).eval()
+        except TypeError as error:
+            msg = (
+                f"{type(self).__name__}(checkpoint={str(self.checkpoint)!r}): it does not say what its network is "
+                f"({error}); checkpoints that `theodolite fit` writes do."
+            )
+            raise ValueError(msg) from error
+        if model.num_classes != self.num_classes:
+            msg = (
+                f"{type(self).__name__}: the checkpoint has {model.num_classes} classes, the source "
+                f"{self.num_classes}; train the model on the same classes."
+            )
+            raise ValueError(msg)
+        return model

@@ -1,0 +1,36 @@
+"""A tiny set of images and a checkpoint of a model for it, as the command line writes them."""
+
+import torch
+
+from theodolite.datamodules.images import ImageDataModule
+from theodolite.modules.classification import ImageClassifier, SmallCNN
+
+
+class Dots(ImageDataModule):
+    """3 x 41 images, whose brightest stripe tells the class."""
+
+    all_classes, image_shape = ("left", "middle", "right"), (1, 6, 6)
+
+    def read(self, train):
+        generator = torch.Generator().manual_seed(int(train))
+        labels = torch.arange(123) % 3
+        images = torch.randint(0, 150, (123, 1, 6, 6), generator=generator, dtype=torch.uint8)
+        for label in range(3):
+            images[labels == label, :, :, 2 * label : 2 * label + 2] += 60
+        return images, labels
+
+
+def write_checkpoint(path, num_classes=3, seed=0):
+    sizes = {"num_classes": num_classes, "input_shape": [1, 6, 6], "width": 4}
+    torch.manual_seed(seed)
+    model = ImageClassifier(SmallCNN(**sizes), num_classes)
+    network = {"class_path": "theodolite.modules.classification.SmallCNN", "init_args": sizes}
+    hyperparameters = {
+        "_class_path": "theodolite.modules.classification.ImageClassifier",
+        "_instantiator": "pytorch_lightning.cli.instantiate_module",
+        "network": network,
+        "num_classes": num_classes,
+    }
+    content = {"state_dict": model.state_dict(), "hyper_parameters": hyperparameters}
+    torch.save({**content, "pytorch-lightning_version": "2.6.6"}, path)
+    return model.eval()
