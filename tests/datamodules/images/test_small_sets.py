@@ -182,3 +182,13 @@ def test_real_mnist_has_its_published_class_counts(data_dir, tmp_path):
     assert y.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     labels = torch.cat([everything(loader)[1] for loader in (data.train_dataloader(), data.val_dataloader())])
     assert labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+def test_validating_on_the_training_images_gives_them_all_and_not_augmented(image_dir):
+    arguments = {"val_samples": 0, "batch_size": 7, "flip": True, "crop_padding": 2}
+    data = CIFAR10DataModule(str(image_dir), **arguments, validate_on="train")
+    x, y = everything(data.val_dataloader())
+    plain = CIFAR10DataModule(str(image_dir), val_samples=0, batch_size=7)
+    assert torch.equal(x, everything(plain.train_dataloader())[0])
+    assert torch.equal(y, everything(data.train_dataloader())[1])
+    assert plain.val_dataloader() == []
