@@ -6,6 +6,7 @@ from .finite_loss import FiniteLoss, NonFiniteLossError
 from .geodesic_path import GeodesicPath
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
+from .level_set_theorems import LevelSetTheorems
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
@@ -17,6 +18,7 @@ __all__ = [
     "GeodesicPath",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
+    "LevelSetTheorems",
     "MatchingComparison",
     "MatchingWriter",
     "NonFiniteLossError",
