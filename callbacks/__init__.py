@@ -9,6 +9,7 @@ from .homogeneous_bias import HomogeneousBias
 from .interpolation_bias import InterpolationBias
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
+from .level_set_theorems import LevelSetTheorems
 from .loss_based_learning_rate import LossBasedLearningRate
 from .margin_bias import MarginBias
 from .margins import Margins
@@ -28,6 +29,7 @@ __all__ = [
     "InterpolationBias",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
+    "LevelSetTheorems",
     "LossBasedLearningRate",
     "MarginBias",
     "Margins",

@@ -1,10 +1,13 @@
 """Paths between trained networks inside a level set of the loss: pure functions, and what they measure."""
 
+from .components import components
 from .landscape import Landscape, ModelLandscape, Surface, as_measured, flat, unflat
+from .linear_networks import linear_path
 from .path import Path
 from .profile import Profile, certify
 from .search import Method, connect, find_paths
 from .settings import AUTHORS, Settings
+from .two_layer import permutation_path, wide_path
 
 __all__ = [
     "AUTHORS",
@@ -17,8 +20,12 @@ __all__ = [
     "Surface",
     "as_measured",
     "certify",
+    "components",
     "connect",
     "find_paths",
     "flat",
+    "linear_path",
+    "permutation_path",
     "unflat",
+    "wide_path",
 ]

@@ -17,6 +17,10 @@ __all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measure
 LossFunction = Callable[[Any, Any], Tensor]
 
 
+#: Points are evaluated together only if so many fit: with fewer, each is long enough to be done alone at full speed.
+_LEAST_CHUNK = 32
+
+
 class Landscape(ABC):
     """A function of parameter vectors.
 
@@ -64,10 +68,9 @@ class ModelLandscape(Landscape):
     """The loss of a module over its parameters, on given batches.
 
     Points are evaluated together by ``torch.func.vmap`` in chunks whose saved activations fit ``chunk_bytes``, and one
-    by one where not even two fit: a naive vmap over large batches is slower than the loop, because nothing stays in the
-    cache. The module is only read. Batch normalisation is re-estimated at every evaluated point, ends included: its
-    running statistics belong to no point of a path
-    (`Jordan et al. 2022 <https://arxiv.org/abs/2211.08403>`_, and the recipe of
+    by one where few fit: a naive vmap over large batches is slower than the loop, because nothing stays in the cache.
+    The module is only read. Batch normalisation is re-estimated at every evaluated point, ends included: its running
+    statistics belong to no point of a path (`Jordan et al. 2022 <https://arxiv.org/abs/2211.08403>`_, and the recipe of
     `Garipov et al. 2018 <https://arxiv.org/abs/1802.10026>`_).
 
     Args:
@@ -120,13 +123,17 @@ class ModelLandscape(Landscape):
         batch = self.batches[step % len(self.batches)]
         losses, gradients = [], []
         with torch.enable_grad():
-            for chunk in points.detach().split(self._chunk(self._loss, points, batch)):
-                inputs = chunk.requires_grad_()
+            for chunk in points.split(self._chunk(self._loss, points, batch)):
+                # leaves of the parameters' own shapes: their gradients are put together once
+                leaves = {
+                    name: part.detach().requires_grad_() for name, part in unflat(chunk, self.module, "module.").items()
+                }
                 with fresh_statistics(self._norms):
-                    values = self._evaluate(self._loss, inputs, batch)
-                    gradients.append(torch.autograd.grad(values.sum(), inputs)[0])
+                    values = self._evaluate(self._loss, leaves, batch)
+                    parts = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
+                gradients.append(torch.cat([part.flatten(1) for part in parts], dim=1))
                 losses.append(values.detach())
-        return torch.cat(losses), torch.cat(gradients)
+        return torch.cat(losses), gradients[0] if len(gradients) == 1 else torch.cat(gradients)
 
     @torch.no_grad()
     def values(self, points: Tensor) -> Tensor:
@@ -137,18 +144,22 @@ class ModelLandscape(Landscape):
         for batch in self.level_batches:
             size = num_samples(batch)
             chunks = points.split(self._chunk(self._level, points, batch))
-            total += size * torch.cat([self._evaluate(self._level, chunk, batch) for chunk in chunks])
+            total += size * torch.cat([self._at(self._level, chunk, batch) for chunk in chunks])
             samples += size
         return total / samples
 
-    def _evaluate(self, objective: "_Objective", points: Tensor, batch: Any) -> Tensor:
-        if len(points) == 1:
-            return functional_call(objective, unflat(points[0], self.module, "module."), (batch,)).reshape(1)
+    def _at(self, objective: "_Objective", points: Tensor, batch: Any) -> Tensor:
+        return self._evaluate(objective, unflat(points, self.module, "module."), batch)
 
-        def one(parameters: dict[str, Tensor]) -> Tensor:
-            return functional_call(objective, parameters, (batch,))
+    def _evaluate(self, objective: "_Objective", parameters: dict[str, Tensor], batch: Any) -> Tensor:
+        """Call an objective with stacks of parameters, each (n, *shape); gives (n,)."""
 
-        return vmap(one)(unflat(points, self.module, "module."))
+        def one(values: dict[str, Tensor]) -> Tensor:
+            return functional_call(objective, values, (batch,))
+
+        if len(next(iter(parameters.values()))) == 1:
+            return one({name: part[0] for name, part in parameters.items()}).reshape(1)
+        return vmap(one)(parameters)
 
     def _chunk(self, objective: "_Objective", points: Tensor, batch: Any) -> int:
         """Give how many points are evaluated together: measured once by what autograd keeps of one."""
@@ -164,18 +175,19 @@ class ModelLandscape(Landscape):
                 return tensor
 
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                self._evaluate(objective, points[:1].detach().requires_grad_(), batch)
-            self._chunks[key] = max(self._chunk_bytes // max(kept, 1), 1)
+                self._at(objective, points[:1].detach().requires_grad_(), batch)
+            fitting = self._chunk_bytes // max(kept, 1)
+            self._chunks[key] = fitting if fitting >= _LEAST_CHUNK else 1
         return self._chunks[key]
 
     def _recalibrated(self, point: Tensor) -> Tensor:
         """Evaluate one point of a network with batch normalisation, after re-estimating its statistics there."""
         with fresh_statistics(self._norms) as evaluate:
             for batch in self.batches:
-                self._evaluate(self._loss, point[None], batch)
+                self._at(self._loss, point[None], batch)
             evaluate()
             sizes = [num_samples(batch) for batch in self.level_batches]
-            values = torch.cat([self._evaluate(self._level, point[None], batch) for batch in self.level_batches])
+            values = torch.cat([self._at(self._level, point[None], batch) for batch in self.level_batches])
         return (values * values.new_tensor(sizes)).sum() / sum(sizes)
 
 

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
-from theodolite.callbacks import GeodesicPath, LevelSetGeodesics, LevelSetSnapshots
+from theodolite.callbacks import GeodesicPath, LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
 from theodolite.callbacks.geodesics import Path, connect, flat
 from theodolite.callbacks.level_set_geodesics import agreements, fresh_points
 from theodolite.datamodules import RegressionDataModule
@@ -216,6 +216,24 @@ def test_levels_of_small_networks(tmp_path):
     assert (tmp_path / "figures/test/geodesics.png").is_file()
 
 
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_levels_and_theorems_on_two_processes_are_those_of_one(tmp_path):
+    """Fifty samples, three pairs: the open segments of a level are an odd number now and then."""
+    for devices in (1, 2):
+        torch.manual_seed(0)
+        module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
+        callbacks = [LevelSetGeodesics([0.1], pairs=3, lr=0.01, max_steps=900, bead_steps=2000),
+                     LevelSetTheorems("wide_two_layer", instances=2)]  # fmt: skip
+        more = {"devices": devices, "strategy": "ddp_spawn"} if devices == 2 else {}
+        trainer(tmp_path / str(devices), *callbacks, **more).test(module, datamodule=data(50), verbose=False)
+    one, two = metrics(tmp_path / "1"), metrics(tmp_path / "2")
+    assert one["test/geodesic/beads/level_0.1"] > 3
+    assert set(one) == set(two)
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, rel=1e-6, abs=1e-12), key
+
+
 def test_a_level_that_is_not_reached_is_reported(tmp_path):
     callback = LevelSetGeodesics([1e-6], pairs=2, max_steps=3)
     with pytest.warns(UserWarning, match="0 of 2 pairs got there in 3 steps"):
@@ -266,5 +284,9 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         LevelSetSnapshots([])
     with pytest.raises(ValueError, match=r"LevelSetGeodesics\(levels=\[0.0\]\)"):
         LevelSetGeodesics([0.0])
+    with pytest.raises(ValueError, match=r"theorem='pythagoras'\): choose from curvy_valley"):
+        LevelSetTheorems("pythagoras")
+    with pytest.raises(ValueError, match=r"LevelSetTheorems\(instances=0\)"):
+        LevelSetTheorems("curvy_valley", instances=0)
     with pytest.raises(ValueError, match="each point is"):
         LevelSetGeodesics([0.1], published=[[0.1, 1.0]])

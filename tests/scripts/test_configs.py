@@ -9,7 +9,7 @@ import yaml
 from theodolite.modules.classification import ImageClassifier
 from theodolite.modules.community import CommunityDetection
 from theodolite.modules.matching import GraphMatching
-from theodolite.scripts.claims import CONFIGS, load_claims
+from theodolite.scripts.claims import CONFIGS, judge, load_claims
 from theodolite.scripts.main import main
 
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
@@ -19,6 +19,8 @@ UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml"]
 #: Those that need the checkpoint of another experiment.
 GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
+UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
+TRAINED = [name for name in ALL if name not in UNTRAINED]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
 
@@ -154,6 +156,20 @@ def test_geodesics_configs_log_what_their_claims_read(tmp_path, name):
         logged = set(next(csv.reader(file)))
     assert {row.metric for row in load_claims()[f"geodesics-{name}"].rows} <= logged
     assert list((tmp_path / f"geodesics_{name}/tiny").rglob("geodesics.csv"))
+
+
+@pytest.mark.parametrize(
+    "name", ["counterexample-relu", "curvy-valley", "linear-networks", "permutation-spare-unit", "wide-two-layer"]
+)
+def test_theorems_hold_on_two_instances_and_log_what_their_claims_read(tmp_path, name):
+    claim = load_claims()[name]
+    words = ["test", "--config", str(CONFIGS / "geodesics/theorems.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += [*claim.runs["main"].overrides, "--trainer.callbacks.instances", "2", "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / "geodesics_theorems/tiny/metrics.csv").open() as file:
+        measured = {("main", key): float(value) for key, value in next(csv.DictReader(file)).items() if value}
+    assert [judge(row, measured)[0] for row in claim.rows] == ["met"] * len(claim.rows)
 
 
 def test_prediction_config_labels_a_users_graph(tmp_path, capsys):

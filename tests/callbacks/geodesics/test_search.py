@@ -7,24 +7,28 @@ import torch
 from torch import nn
 
 from theodolite.callbacks.geodesics import AUTHORS, Path, Settings, Surface, connect, find_paths, flat
+from theodolite.callbacks.geodesics.examples import curvy_valley
 from theodolite.modules.regression import FeedForward, Regression
 
 METHODS = ["dss", "linear", "bezier", "neb"]
+VALLEY, *ENDS = curvy_valley()
 X0 = 2.5 * math.pi
-
-
-def curvy_valley(points):
-    """Minima of value 0 at (+-x0, +-1), joined by a valley y = sin x whose top is exactly 1, at the origin."""
-    x, y = points.T
-    b = 1 / (2 * X0**2)
-    return (y - x.sin()) ** 2 + (b * x**4 - x**2) * (4 * b) + 1
 
 
 def bowl(points):
     return points.square().sum(1)
 
 
-ENDS = torch.tensor([[-X0, -1.0]], dtype=torch.float64), torch.tensor([[X0, 1.0]], dtype=torch.float64)
+def test_the_valley_is_as_described():
+    """Minima of value 0 at (+-x0, +-1), and 1 at the least on the line x = 0, at the origin."""
+    torch.testing.assert_close(torch.cat(ENDS), torch.tensor([[-X0, -1.0], [X0, 1.0]]).double())
+    torch.testing.assert_close(VALLEY.gradient(torch.cat(ENDS))[1], torch.zeros(2, 2).double(), atol=1e-14, rtol=0)
+    assert VALLEY.values(torch.cat(ENDS)).abs().max() < 1e-14
+    middle = torch.stack([torch.zeros(101), torch.linspace(-2, 2, 101)], dim=1).double()
+    assert VALLEY.values(middle).min() == pytest.approx(1, abs=1e-12)
+    floor = torch.linspace(-X0, X0, 10001).double()
+    length = torch.stack([floor, floor.sin()], dim=1).diff(dim=0).norm(dim=1).sum()
+    assert length / (ENDS[0] - ENDS[1]).norm() == pytest.approx(1.2063, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -55,11 +59,11 @@ def test_the_authors_convention_trains_a_middle_bead_even_where_none_is_needed()
 def test_dynamic_string_finds_the_valleys_saddle():
     """Connected just above 1, not at this budget just below: the saddle is 1 within 1e-3."""
     settings = Settings(bead=0.999, lr=0.03, max_steps=300, tolerance=1e-4)
-    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "dss", settings)
+    (path,) = find_paths(VALLEY, *ENDS, 1.001, "dss", settings)
     assert path.connected
     assert 1 - 1e-9 <= path.maximum <= 1.001
     assert path.length > 1.05
-    (path,) = find_paths(Surface(curvy_valley), *ENDS, 0.999, "dss", settings)
+    (path,) = find_paths(VALLEY, *ENDS, 0.999, "dss", settings)
     assert not path.connected
     assert path.maximum > 0.999
 
@@ -67,7 +71,7 @@ def test_dynamic_string_finds_the_valleys_saddle():
 def test_elastic_band_finds_the_valleys_saddle():
     """The published peer ends at 1.322 here; its weights of the two tangents at extrema are exchanged."""
     settings = Settings(images=60, max_steps=1500, lr=0.03, tolerance=1e-4)
-    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "neb", settings)
+    (path,) = find_paths(VALLEY, *ENDS, 1.001, "neb", settings)
     assert path.maximum == pytest.approx(1, abs=1e-3)
     assert path.connected
     assert path.length == pytest.approx(
@@ -76,13 +80,13 @@ def test_elastic_band_finds_the_valleys_saddle():
 
 
 def test_straight_line_over_the_valley_is_not_connected():
-    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.001, "linear")
+    (path,) = find_paths(VALLEY, *ENDS, 1.001, "linear")
     assert not path.connected
     x = torch.linspace(-X0, X0, 200001).double()
-    expected = curvy_valley(torch.stack([x, x / X0], dim=1)).max()
+    expected = VALLEY.values(torch.stack([x, x / X0], dim=1)).max()
     assert path.maximum == pytest.approx(float(expected), abs=2e-3)
     top = path.point(path.highest)
-    assert float(curvy_valley(top[None])) == pytest.approx(path.maximum)
+    assert float(VALLEY.values(top[None])) == pytest.approx(path.maximum)
 
 
 def test_bezier_bends_around_a_hill():
@@ -216,7 +220,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, monkeypatch, state):
 def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
     from theodolite.callbacks.geodesics import dynamic_string
 
-    surface = Surface(curvy_valley)
+    surface = VALLEY
     file = tmp_path / "state.pt"
     monkeypatch.setattr(dynamic_string, "_forget", lambda state: None)
     find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=1), state=file)
@@ -225,7 +229,7 @@ def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
 
 
 def test_path_saves_and_loads(tmp_path):
-    (path,) = find_paths(Surface(curvy_valley), *ENDS, 1.5, "linear")
+    (path,) = find_paths(VALLEY, *ENDS, 1.5, "linear")
     path.save(tmp_path / "paths" / "path.pt")
     loaded = Path.load(tmp_path / "paths" / "path.pt")
     assert torch.equal(loaded.beads, path.beads)

@@ -1,0 +1,146 @@
+"""Losses along a segment, beads trained together, and a step of curve finding, beside one call a point."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...callbacks.geodesics import ModelLandscape, as_measured, flat, unflat
+from ...callbacks.geodesics.descent import descend
+from ...callbacks.level_set_geodesics import fresh_points
+from ...datamodules.regression_datamodule import RegressionDataset
+from ...modules.regression import FeedForward, Regression
+from .timing import median_times, row
+
+__all__ = ["run"]
+
+
+class _Convnet(nn.Module):
+    """The convolutional network of the MNIST experiment: two 5x5 convolutions and a hidden layer of 1024."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(7 * 7 * 64, 1024), nn.ReLU(), nn.Linear(1024, 10),
+        )  # fmt: skip
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+
+
+def run(repeats: int = 5) -> list[dict[str, Any]]:
+    """Compare times with one thread, interleaved.
+
+    Args:
+        repeats: Rounds of each comparison.
+
+    Returns:
+        Rows of name, value, unit, bound and met.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return [
+            _segment(
+                Regression(FeedForward()).double(),
+                _samples(200),
+                100,
+                repeats,
+                "1-4-4-1 network, 200 samples",
+                at_least=8,
+            ),
+            _segment(
+                Regression(FeedForward()).double(),
+                _samples(10_000),
+                100,
+                repeats,
+                "1-4-4-1 network, 10,000 samples",
+                at_least=0.95,
+            ),
+            _segment(_Convnet(), _images(16), 20, repeats, "MNIST convnet, 16 images", at_least=0.95),
+            _together(),
+            _bezier_step(repeats),
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _segment(module: nn.Module, batch: Any, points: int, repeats: int, what: str, at_least: float) -> dict[str, Any]:
+    """Give the speed of a segment's losses over one ``functional_call`` a point."""
+    landscape = ModelLandscape(module, [batch])
+    start = flat(module)
+    t = torch.linspace(0, 1, points).to(start)[:, None]
+    with as_measured(module), torch.no_grad():
+        line = torch.lerp(start, start.roll(1), t)
+        objective = _Loss(module)
+
+        def one_by_one() -> Tensor:
+            return torch.stack([functional_call(objective, unflat(p, module, "module."), (batch,)) for p in line])
+
+        torch.testing.assert_close(landscape.values(line), one_by_one(), rtol=1e-4, atol=1e-5)
+        seconds = median_times({"ours": lambda: landscape.values(line), "loop": one_by_one}, repeats)
+    name = f"losses at {points} points of a segment over one call a point, {what}"
+    return row(name, seconds["loop"] / seconds["ours"], "x", at_least=at_least)
+
+
+def _together(beads: int = 60, steps: int = 45) -> dict[str, Any]:
+    """Give the speed of training the open beads of a level together over one after another.
+
+    60 is what 20 pairs have open in a middle pass at the level .01.
+    """
+    module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
+    landscape = ModelLandscape(module, [_samples(200, "quadratic")])
+    points = fresh_points(module, beads, seed=0)
+
+    def train(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([descend(landscape, part, 0.0, lr=1e-3, block=15, max_steps=steps)[0] for part in parts])
+
+    with as_measured(module):
+        torch.testing.assert_close(train([points]), train(points.split(1)))
+        seconds = median_times({"together": lambda: train([points]), "alone": lambda: train(points.split(1))}, 3)
+    what = f"training {beads} beads together over one after another, 1-4-4-1 network, 200 samples"
+    return row(what, seconds["alone"] / seconds["together"], "x", at_least=5)
+
+
+def _bezier_step(repeats: int) -> dict[str, Any]:
+    """Give the time of a step of curve finding over a forward and a backward pass of the plain network."""
+    module, batch = _Convnet(), _images(64)
+    steps = 6
+
+    def plain() -> None:
+        for _ in range(steps):
+            torch.autograd.grad(module.loss(batch), list(module.parameters()))
+
+    landscape = ModelLandscape(module, [batch])
+    point = flat(module)[None]
+
+    def ours() -> None:
+        for step in range(steps):
+            landscape.gradient(point, step)
+
+    seconds = median_times({"plain": plain, "ours": ours}, repeats)
+    what = "gradient of a point of a Bezier curve over the plain network's, MNIST convnet, 64 images"
+    return row(what, seconds["ours"] / seconds["plain"], "x", at_most=1.1)
+
+
+class _Loss(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.module.loss(batch)  # pyright: ignore[reportCallIssue]
+
+
+def _samples(number: int, function: Any = "cubic") -> tuple[Tensor, Tensor, Tensor]:
+    x, y, index = RegressionDataset(function, number).__getitems__(list(range(number)))
+    return x.double(), y.double(), index
+
+
+def _images(number: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(number, 1, 28, 28, generator=generator), torch.arange(number) % 10
