@@ -21,7 +21,7 @@ from .versions import commit, threads
 __all__ = ["BENCHMARKS", "main"]
 
 #: The benchmarks: modules of scripts/benchmarks/ with ``run() -> list[dict]``, rows of name, value, unit, bound, met.
-BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks")
+BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "bias")
 
 
 def main(argv: Sequence[str]) -> int:
