@@ -35,9 +35,12 @@ class InterpolationBias(RunMeasurement):
     - ``distance``: :math:`\|\beta - \beta^*\|_2 / \|\beta^*\|_2`, and ``distance_linf``, :math:`\|\beta -
       \beta^*\|_\infty`, in the unit of the weights;
     - ``norm_excess``: norm of beta over that of the reference, less 1;
+    - ``l1_excess`` (``depth`` and ``hypentropy``): l1 norm of beta over the least, by linear programming, less 1;
     - ``span_residual``: the largest part so far of :math:`\nabla\psi(\beta) - \nabla\psi(\beta_0)` outside of the row
       space of X, relative to 1 + its norm: 0 along the whole path of mirror descent, and the KKT residual at its end;
     - ``step_spread``: relative distance between the solutions of one problem at different step sizes (``repeats``);
+    - ``distance_ratio``: the distance at the first step size over that at the last: 10 for two steps of ratio 10
+      where the error is of first order in the step;
     - ``norm`` and ``norm_exponent``: :math:`\|\beta\|_2`, and its slope over the loss in double logarithmic scale since
       the point in time before: -1/2 where the norm diverges like the inverse root of the loss.
 
@@ -84,12 +87,20 @@ class InterpolationBias(RunMeasurement):
             values["distance"] = (beta - solution).norm(dim=1) / solution.norm(dim=1)
             values["distance_linf"] = (beta - solution).abs().amax(1)
             values["norm_excess"] = norm_of(beta, norm, self.p) / norm_of(solution, norm, self.p) - 1
+        if self.reference in {"depth", "hypentropy"}:
+            if "l1" not in self.memory:
+                solutions = [min_l1(x, y) for x, y in zip(batch.x.cpu(), batch.y.cpu(), strict=True)]
+                self.memory["l1"] = torch.stack(solutions).to(beta).abs().sum(1)
+            values["l1_excess"] = beta.abs().sum(1) / self.memory["l1"] - 1
         if self.reference in {"l2", "lp", "entropy", "simplex", "hypentropy"}:
             values["span_residual"] = self.largest("span", self._span(batch.x, beta, start))
         repeats = len(batch.problem) // len(batch.problem.unique())
         if repeats > 1:
             groups = beta.unflatten(0, (repeats, -1))
             values["step_spread"] = ((groups - groups.roll(1, 0)).norm(dim=2) / groups.norm(dim=2)).flatten()
+            if "distance" in values:
+                distances = values["distance"].unflatten(0, (repeats, -1))
+                values["distance_ratio"] = (distances[0] / distances[-1]).repeat(repeats)
         loss = error.square().sum(1) / 2
         values["norm"] = beta.norm(dim=1)
         values["norm_exponent"] = self._exponent(values["norm"], loss)

@@ -20,8 +20,8 @@ class MarginBias(RunMeasurement):
     Quantities of each run, under ``train/`` and ``test/`` (see :class:`RunMeasurement`), with Z = diag(y) X:
 
     - ``margin_ratio``: :math:`\min_n \langle z_n, \beta \rangle / (\|\beta\| \gamma^*)`, at most 1;
-    - ``certificate``: the same with :math:`\|Z^T p\|_* \ge \gamma^*` for p the softmax of the negative margins, in
-      place of the reference: a lower bound of the ratio that needs no solver;
+    - ``certificate``: the same with :math:`\|Z^T p\|_* \ge \gamma^*` for p the softmax of the negative margins, the
+      least over the points in time, in place of the reference: a lower bound of the ratio that needs no solver;
     - ``l2_ratio``: the ratio in the l2 norm, and ``l2_angle``, the angle to the l2 maximum-margin rule in radians;
     - ``svm_ratio``: the ratio that this l2 rule has in the norm, and ``lead``, ``margin_ratio`` less this;
     - ``ratio_drop``: the largest fall so far of ``margin_ratio`` below its highest, from 10 steps on;
@@ -56,6 +56,8 @@ class MarginBias(RunMeasurement):
         margins = torch.einsum("rnd,rd->rn", z, beta)
         least, size = margins.amin(1), norm_of(beta, self.norm, self.p)
         mixture = torch.einsum("rn,rnd->rd", (-margins).softmax(1), z)
+        bound = norm_of(mixture, *dual_of(self.norm, self.p))
+        memory["bound"] = torch.minimum(memory.get("bound", bound), bound)
         ratio = least / size / memory["gamma"]
         cosine = (beta * memory["svm"]).sum(1) / (beta.norm(dim=1) * memory["svm"].norm(dim=1))
         if steps >= 10:
@@ -63,7 +65,7 @@ class MarginBias(RunMeasurement):
         length, slope = self._path(beta, start, steps)
         return {
             "margin_ratio": ratio,
-            "certificate": least / size / norm_of(mixture, *dual_of(self.norm, self.p)),
+            "certificate": least / size / memory["bound"],
             "l2_ratio": least / beta.norm(dim=1) / memory["gamma_l2"],
             "l2_angle": cosine.clamp(-1, 1).acos(),
             "svm_ratio": memory["svm_ratio"],

@@ -93,7 +93,9 @@ class RunMeasurement(Callback, ABC):
         return self.memory[key]
 
     def _values(self, pl_module: LightningModule, batch: Any, steps: int) -> dict[str, Tensor]:
-        with torch.no_grad():
+        # references and KKT residuals take gradients, which Lightning's inference mode forbids
+        with torch.inference_mode(mode=False), torch.no_grad():
+            batch = type(batch)(*(part.clone() for part in batch))
             return {key: value.double().cpu() for key, value in self.measure(pl_module, batch, steps).items()}
 
     def _draw(self) -> "Figure":

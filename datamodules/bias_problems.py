@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..modules.bias import Problems
 from .base import SplitDataModule
@@ -50,10 +50,6 @@ class ProblemDataModule(SplitDataModule):
         """Give the problems, the same for every split."""
         del split
         return _ProblemSet(self)
-
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Give nothing: there is no solution to validate on other data."""
-        return []
 
 
 class _ProblemSet(Dataset[Any]):

@@ -24,6 +24,7 @@ __all__ = ["BENCHMARKS", "main"]
 BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "images", "attacks")
 BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "images", "margins")
 BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "geodesics")
+BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "bias")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -49,6 +49,7 @@ class ProblemOptimizer(torch.optim.Optimizer):
             msg = f"{name}(batch_dims={batch_dims}): must be 0 (one problem) or 1 (the first axis numbers problems)."
             raise ValueError(msg)
         super().__init__(params, {"lr": lr, "norm_power": norm_power, "batch_dims": batch_dims, **defaults})
+        self._dealt: dict[tuple[Any, ...], Tensor] = {}
         for group in self.param_groups:
             problems = group["params"][0].shape[0] if batch_dims else 1
             if problems % len(rates) or (batch_dims and any(p.shape[:1] != (problems,) for p in group["params"])):
@@ -81,7 +82,10 @@ class ProblemOptimizer(torch.optim.Optimizer):
         rate = group["lr"]
         if not isinstance(rate, (int, float, Tensor)):
             problems = params[0].shape[0]
-            rate = params[0].new_tensor(rate).repeat_interleave(problems // len(rate))
+            key = (tuple(rate), problems, params[0].dtype, params[0].device)
+            if key not in self._dealt:  # building it anew would be a third of a small problem's step
+                self._dealt[key] = params[0].new_tensor(rate).repeat_interleave(problems // len(rate))
+            rate = self._dealt[key]
         if group["norm_power"]:
             dims = group["batch_dims"]
             squares = [p.flatten(dims).square().sum(-1) for p in params]

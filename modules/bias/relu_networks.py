@@ -68,7 +68,10 @@ class ReLUConvNetwork(Predictor):
         init_std: float = 0.1,
     ) -> None:
         super().__init__(runs)
-        check_positive("ReLUConvNetwork", dimension=dimension, depth=depth - 1, channels=channels)
+        check_positive("ReLUConvNetwork", dimension=dimension, channels=channels)
+        if depth < 2:
+            msg = f"ReLUConvNetwork(depth={depth}): must be at least 2, a convolution and the last layer."
+            raise ValueError(msg)
         if kernel_size % 2 == 0 or not 0 < kernel_size <= dimension:
             msg = f"ReLUConvNetwork(kernel_size={kernel_size}): must be odd and at most the dimension {dimension}."
             raise ValueError(msg)

@@ -94,6 +94,12 @@ class ImplicitBias(Task):
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
         """Give the objective of each run, (R,)."""
+        if len(x) != self.predictor.runs:
+            msg = (
+                f"ImplicitBias: the data have {len(x)} runs (problems x repeats), the predictor has "
+                f"{self.predictor.runs}; give --model.predictor.runs {len(x)}."
+            )
+            raise MisconfigurationException(msg)
         return objective_value(self(x), y, self.objective)
 
     def loss(self, batch: Problems) -> Tensor:
@@ -129,12 +135,6 @@ class ImplicitBias(Task):
     def training_step(self, batch: Problems, batch_idx: int) -> Tensor:
         """Take the optimizer steps up to the next point in time."""
         del batch_idx
-        if len(batch.x) != self.predictor.runs:
-            msg = (
-                f"ImplicitBias: the data have {len(batch.x)} runs (problems x repeats), the predictor has "
-                f"{self.predictor.runs}; give --model.predictor.runs {len(batch.x)}."
-            )
-            raise MisconfigurationException(msg)
         wrapped = self.optimizers()
         optimizer = wrapped.optimizer  # pyright: ignore[reportAttributeAccessIssue]  # one, and Lightning's wrapper
         first, last = self.steps_after(self.current_epoch), self.steps_after(self.current_epoch + 1)
@@ -155,6 +155,11 @@ class ImplicitBias(Task):
         loss = losses.detach().mean()
         self.log_dict({"train/loss": loss, "train/steps": float(last)}, on_step=False, on_epoch=True, batch_size=1)
         return loss
+
+    def validation_step(self, batch: Problems, batch_idx: int) -> None:
+        """Log the objective after the steps of an epoch as ``val/loss``."""
+        del batch_idx
+        self.log("val/loss", self.losses(batch.x, batch.y).mean(), batch_size=1)
 
     def test_step(self, batch: Problems, batch_idx: int) -> None:
         """Log the objective of the solution as ``test/loss``."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from theodolite.modules.bias import ImplicitBias
 from theodolite.modules.classification import ImageClassifier
 from theodolite.modules.community import CommunityDetection
 from theodolite.modules.matching import GraphMatching
@@ -37,6 +38,8 @@ def tiny(name, data_dir, image_dir):
         if model["network"]["class_path"] == "ResNet9":
             words += ["--model.network.width", "2"]
         return [*words, "--trainer.precision", "32-true"]  # low precision is slow on a CPU
+    if name.startswith("bias/"):
+        return [*COMMON, "--model.steps", "40"]
     if config["data"]["class_path"] == "QAPDataModule":
         words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
         words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
@@ -83,6 +86,9 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
         assert wanted <= logged, f"{claim.id}: {sorted(wanted - logged)}"
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     config = yaml.safe_load((CONFIGS / name).read_text())
+    if config["model"]["class_path"] == "ImplicitBias":
+        ImplicitBias.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+        return
     if config["model"]["class_path"] == "GraphMatching":
         GraphMatching.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
         return

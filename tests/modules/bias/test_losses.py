@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from theodolite.modules.bias import log_exponential_loss, log_logistic_loss, log_loss, soft_margins
+from theodolite.modules.bias.losses import objective_slopes, objective_value
 
 MARGINS = [-800.0, -3.0, 0.5, 29.9, 30.1, 40.0, 230.0, 800.0, 1e5]
 
@@ -69,3 +70,20 @@ def test_losses_are_batched_over_runs():
     margins = torch.randn(3, 5, dtype=torch.float64) * 40
     for loss in (log_exponential_loss, log_logistic_loss):
         torch.testing.assert_close(loss(margins), torch.stack([loss(row) for row in margins]))
+
+
+@pytest.mark.parametrize("objective", ["squared", "exponential", "logistic", "log_exponential", "log_logistic"])
+def test_closed_form_slopes_are_the_derivative(objective):
+    outputs = (torch.randn(3, 5, dtype=torch.float64) * 3).requires_grad_()
+    targets = torch.randn(3, 5, dtype=torch.float64).sign()
+    value = objective_value(outputs, targets, objective)
+    assert value.shape == (3,)
+    (expected,) = torch.autograd.grad(value.sum(), outputs)
+    torch.testing.assert_close(objective_slopes(outputs.detach(), targets, objective), expected)
+
+
+def test_slopes_of_the_log_loss_hold_below_what_float64_holds():
+    outputs = torch.tensor([2000.0, 2001.0], dtype=torch.float64)
+    for objective in ("log_exponential", "log_logistic"):
+        slopes = objective_slopes(outputs, torch.ones(2, dtype=torch.float64), objective)
+        torch.testing.assert_close(slopes, -torch.tensor([1.0, 0.0], dtype=torch.float64).softmax(0))
