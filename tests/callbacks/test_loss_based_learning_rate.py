@@ -131,22 +131,39 @@ class Separable(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_the_loss_falls_exponentially_where_a_constant_rate_crawls(tmp_path):
+def separable(batch_size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20, 2, generator=generator).double()
     y = (x[:, 0] > 0).long()
     x[:, 0] += 0.3 * (2 * y - 1)
-    data = DataLoader(TensorDataset(x, y), batch_size=2)
-    reached = []
-    for callbacks in ([LossBasedLearningRate()], []):
-        module = Separable()
-        margins = Margins(levels=[0.5], every_n_epochs=1)
-        arguments = {"max_epochs": 40, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-        arguments |= {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": tmp_path}
-        Trainer(callbacks=[margins, *callbacks], **arguments).fit(module, data, data)
-        reached.append(margins.history.rows["val"][-1]["log_loss"] / math.log(10))
-    assert reached[0] < -8
-    assert reached[1] > -2
+    return DataLoader(TensorDataset(x, y), batch_size=batch_size)
+
+
+def fit_separable(folder, data, *callbacks, **arguments):
+    runner = Trainer(
+        callbacks=[Margins(levels=[0.5]), *callbacks], accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, **arguments,
+    )  # fmt: skip
+    runner.fit(Separable(), data, data)
+    return {key: float(value) for key, value in runner.callback_metrics.items()}
+
+
+def test_the_loss_falls_exponentially_where_a_constant_rate_crawls(tmp_path):
+    fast = fit_separable(tmp_path, separable(2), LossBasedLearningRate(), max_epochs=40)
+    slow = fit_separable(tmp_path, separable(2), max_epochs=40)
+    assert fast["val/log_loss"] < math.log(1e-8)
+    assert slow["val/log_loss"] > math.log(1e-2)
+
+
+@pytest.mark.ddp
+@pytest.mark.timeout(600)  # two processes that import torch, on a busy machine
+def test_two_ranks_with_half_the_batch_take_the_same_steps(tmp_path):
+    one = fit_separable(tmp_path, separable(20), LossBasedLearningRate(up=8), max_epochs=6)
+    two = fit_separable(
+        tmp_path, separable(10), LossBasedLearningRate(up=8), max_epochs=6, devices=2, strategy="ddp_spawn"
+    )
+    assert one["train/rejected_epochs"] > 0  # what was taken back, was so on both
+    assert two == pytest.approx(one, rel=1e-9)
 
 
 @pytest.mark.parametrize("arguments", [{"up": 0.5}, {"down": 1.0}, {"up": math.inf}])
