@@ -21,10 +21,20 @@ from .versions import commit, threads
 __all__ = ["BENCHMARKS", "main"]
 
 #: The benchmarks: modules of scripts/benchmarks/ with ``run() -> list[dict]``, rows of name, value, unit, bound, met.
-BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "images", "attacks")
-BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "images", "margins")
-BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "geodesics")
-BENCHMARKS = ("sampler", "line_graph", "shell", "scale", "ddp", "matching", "matching_networks", "bias")
+BENCHMARKS = (
+    "sampler",
+    "line_graph",
+    "shell",
+    "scale",
+    "ddp",
+    "matching",
+    "matching_networks",
+    "images",
+    "attacks",
+    "margins",
+    "bias",
+    "geodesics",
+)
 
 
 def main(argv: Sequence[str]) -> int:

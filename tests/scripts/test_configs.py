@@ -16,12 +16,10 @@ from theodolite.scripts.main import main
 ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
-UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml"]
+UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
 #: Those that need the checkpoint of another experiment.
 GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
-UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
-TRAINED = [name for name in ALL if name not in UNTRAINED]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
 
