@@ -39,7 +39,7 @@ def run() -> list[dict[str, Any]]:
 
     torch.manual_seed(0)
     networks = {"small CNN": _small_cnn(), "ResNet-18 (torchvision)": torchvision.models.resnet18(num_classes=10)}
-    rows = [_training_step(networks["small CNN"])]
+    rows = [_training_step(_small_cnn())]
     rows += [entry for name, network in networks.items() for entry in _compare(name, network.eval())]
     ratios = []
     for _ in range(_ROUNDS):
@@ -61,7 +61,8 @@ def _training_step(network: nn.Module) -> dict[str, Any]:
         ours.step()
 
     def bare() -> None:
-        changed = x
+        noise = torch.randn_like(x)
+        changed = (x + _EPS * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(0, 1)
         for _ in range(7):
             leaf = changed.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(cross_entropy(network(leaf), y).sum(), leaf)
