@@ -68,6 +68,16 @@ def test_dynamic_string_finds_the_valleys_saddle():
     assert path.maximum > 0.999
 
 
+@pytest.mark.parametrize("shift", [(1.0, 0.3), (-0.7, 0.2), (0.5, -0.4)])
+def test_dynamic_string_finds_the_saddle_from_ends_without_symmetry(shift):
+    """Between the minima the middle of the line is the saddle itself; here no bead begins near it."""
+    end = ENDS[1] + torch.tensor([shift]).double()
+    settings = Settings(bead=0.999, lr=0.03, max_steps=300, tolerance=1e-4)
+    (path,) = find_paths(VALLEY, ENDS[0], end, 1.001, "dss", settings)
+    assert path.connected
+    assert 1 - 1e-4 <= path.maximum <= 1.001
+
+
 def test_elastic_band_finds_the_valleys_saddle():
     """The published peer ends at 1.322 here; its weights of the two tangents at extrema are exchanged."""
     settings = Settings(images=60, max_steps=1500, lr=0.03, tolerance=1e-4)
