@@ -211,7 +211,7 @@ def test_validate_measures_and_max_samples_spreads_over_the_set(tmp_path):
     module = Classifier()
     x, y = samples()
     result = trainer(tmp_path, Margins(LEVELS, max_samples=3)).validate(module, loader(), verbose=False)[0]
-    margins = output_margin(module.network(x), y)
+    margins = output_margin(module.network(x), y).detach()
     margins, third = margins.detach(), [3, 7, 10]  # of eleven, evenly spread
     assert result["val/margin/min"] == pytest.approx(float(margins[third].min()), rel=1e-5)
     assert result["val/misclassified"] == pytest.approx(float((margins[third] <= 0).double().mean()))
@@ -315,9 +315,9 @@ def test_lightnings_demo_model(tmp_path):
     module = BoringClassifier()
     x, y = torch.randn(5, 32), torch.tensor([0, 1, 1, 0, 1])
     result = trainer(tmp_path, Margins(LEVELS)).test(module, DataLoader(TensorDataset(x, y), 2), verbose=False)[0]
-    margins = output_margin(module(x), y)
+    margins = output_margin(module(x), y).detach()
     assert result["test/margin/min"] == pytest.approx(float(margins.min()), rel=1e-5)
-    norm = float(torch.cat([p.flatten() for p in module.parameters()]).norm())  # (w, b) of one layer: degree 1
+    norm = float(torch.cat([p.detach().flatten() for p in module.parameters()]).norm())  # (w, b) of one layer: degree 1
     assert result["test/margin_normalized/min"] == pytest.approx(float(margins.min()) / norm, rel=1e-5)
 
 

@@ -1,13 +1,16 @@
 """Pictures and tables land in the run directory, whole or not at all, and never end a run."""
 
 import csv
+import json
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import pytest
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
-from theodolite.callbacks.media import log_figure, log_table, run_directory
+from theodolite.callbacks.media import log_figure, log_histogram, log_table, run_directory
 
 
 @pytest.fixture
@@ -46,3 +49,24 @@ def test_what_cannot_be_written_warns_and_goes_on(tmp_path, figure):
         assert log_figure(trainer(tmp_path), "curve", figure) is None
     with pytest.warns(UserWarning, match="could not be written"):
         assert log_table(trainer(tmp_path), "table", ["a"], [[1]]) is None
+
+
+def test_a_histogram_goes_to_wandb_with_its_counts_and_edges(tmp_path):
+    logger = WandbLogger(save_dir=tmp_path, mode="offline")
+    run = trainer(tmp_path, logger=logger)
+    log_histogram(run, "val/nothing", [], [])  # nothing finite: no picture
+    log_histogram(run, "val/histogram", [1, 0, 3], [0.0, 1.0, 2.0, 3.0])
+    logger.experiment.finish()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    text = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
+    records = [json.loads(line) for line in text.splitlines()]
+    (logged,) = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert logged["val/histogram.values"] == [1, 0, 3]
+    assert logged["val/histogram.bins"] == [0, 1, 2, 3]
+    assert not any("nothing" in key for key in logged)
+
+
+def test_a_histogram_without_wandb_is_no_file(tmp_path):
+    log_histogram(trainer(tmp_path), "val/histogram", [1], [0.0, 1.0])
+    assert list(tmp_path.rglob("*")) == []
