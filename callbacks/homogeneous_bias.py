@@ -20,7 +20,8 @@ class HomogeneousBias(RunMeasurement):
     Quantities of each run, under ``train/`` and ``test/`` (see :class:`RunMeasurement`):
 
     - ``kkt_residual``: distance from the KKT points of the margin problem, see
-      :func:`~theodolite.modules.bias.stationarity.kkt_residual`; N backward passes at each point in time;
+      :func:`~theodolite.modules.bias.stationarity.kkt_residual`; N backward passes at each point in time, through 257
+      copies of the predictor if a radius is given;
     - ``normalized_margin`` and ``smoothed_margin``, in units of the output per weight^L;
     - ``sandwich``: violation of their inequalities, relative; 0 in exact arithmetic;
     - ``margin_decrease``: the largest relative decrease of the smoothed margin over single steps, where the task has
@@ -31,20 +32,26 @@ class HomogeneousBias(RunMeasurement):
 
     Args:
         near: A sample counts as of the least margin up to this multiple of it.
+        radius: For ReLU networks, whose units come to rest at kinks: the KKT residual may take gradients from within
+            this distance, relative to the norm of the parameters.
 
     Raises:
-        ValueError: If ``near`` is below 1.
+        ValueError: If ``near`` is below 1, or ``radius`` negative.
     """
 
     name = "homogeneous_bias"
     logarithmic = frozenset({"kkt_residual", "rank_ratio", "parameter_norm"})
 
-    def __init__(self, near: float = 1.05) -> None:
+    def __init__(self, near: float = 1.05, radius: float = 0.0) -> None:
         super().__init__()
         if not near >= 1:
             msg = f"HomogeneousBias(near={near}): must be at least 1, e.g. 1.05."
             raise ValueError(msg)
+        if not radius >= 0:
+            msg = f"HomogeneousBias(radius={radius}): must be 0 or more, e.g. 1e-4."
+            raise ValueError(msg)
         self.near = near
+        self.radius = radius
 
     def measure(self, pl_module: LightningModule, batch: Any, steps: int) -> dict[str, Tensor]:
         """Give the quantities of the class."""
@@ -53,7 +60,7 @@ class HomogeneousBias(RunMeasurement):
         margins, norm = predictor(batch.x) * batch.y, pl_module.parameter_norm()  # pyright: ignore[reportCallIssue]
         hard, smooth = normalized_margins(margins, norm, predictor.degree)
         values = {
-            "kkt_residual": kkt_residual(predictor, batch.x, batch.y, self.near),
+            "kkt_residual": kkt_residual(predictor, batch.x, batch.y, self.near, self.radius),
             "normalized_margin": hard,
             "smoothed_margin": smooth,
             "sandwich": sandwich_violation(margins, norm, predictor.degree),

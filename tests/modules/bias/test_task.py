@@ -137,6 +137,34 @@ def test_kkt_residual_is_zero_at_the_support_vector_machine_and_not_elsewhere():
     assert kkt_residual(predictor, z * y.unsqueeze(-1), y).tolist() == [1.0]
 
 
+def test_kkt_point_with_units_at_kinks_is_known_by_its_subdifferential():
+    """Two samples, two units, each orthogonal to the sample of the other: w1 = x1 - s x2 with s in (0, 1)."""
+    x = torch.tensor([[[1.0, 0.5], [0.5, 1.0]]], dtype=torch.float64)
+    y = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
+    inputs = torch.cat([x[0], torch.ones(2, 1, dtype=torch.float64)], 1)
+    share = float(inputs[0] @ inputs[1] / inputs[0].square().sum())
+    units = torch.stack([inputs[0] - share * inputs[1], inputs[1] - share * inputs[0]], 1)
+    predictor = ReLUNetwork(2, width=2)
+    with torch.no_grad():
+        predictor.layers[0].copy_(units)
+        predictor.layers[1].copy_(torch.tensor([[[1.0], [-1.0]]]) * units[:, 0].norm())
+    assert float(kkt_residual(predictor, x, y)) > 0.1
+    assert float(kkt_residual(predictor, x, y, radius=1e-4)) < 1e-3
+    with torch.no_grad():
+        predictor.layers[0][0, 0, 0] *= 1.2
+    assert float(kkt_residual(predictor, x, y, radius=1e-4)) > 0.02
+
+
+def test_a_small_radius_hardly_changes_the_residual_of_a_smooth_predictor():
+    torch.manual_seed(0)
+    predictor = FullyConnected(3, 2, depth=2)
+    x = torch.randn(2, 6, 3, dtype=torch.float64)
+    y = predictor(x).detach().sign()
+    plain, wide = (kkt_residual(predictor, x, y, near=1e9, radius=radius) for radius in (0.0, 1e-6))
+    torch.testing.assert_close(plain, wide, atol=1e-5, rtol=0)
+    assert float(plain.min()) > 1e-3
+
+
 def test_sandwich_holds_for_every_margin_and_is_tight_for_equal_ones():
     margins, norm = torch.randn(50, 7, dtype=torch.float64) * 100, torch.rand(50, dtype=torch.float64) + 0.5
     assert float(sandwich_violation(margins, norm, 3).max()) <= 1e-12
