@@ -84,6 +84,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """What a claim's page of figures shows of each run: the first of the metrics ``y`` that it logs, against ``x``."""
+
+    x: str
+    y: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A published result: its source, the runs that measure it, and the rows that compare.
 
@@ -98,6 +106,7 @@ class Claim:
     budget_minutes: float
     runs: Mapping[str, Run]
     rows: tuple[Row, ...]
+    figure: Curves | None = None
 
 
 def load_claims(folder: Path = CLAIMS) -> dict[str, Claim]:
@@ -115,8 +124,8 @@ def load_claim(path: Path) -> Claim:
 
     The file holds ``id`` (the file's name), ``title``, ``source`` (``paper`` and ``table``), ``seeds``,
     ``budget_minutes``, ``rows`` (the fields of :class:`Row`) and either one ``config`` (with ``command`` and
-    ``overrides``) or ``runs``, a mapping from a name to these three. Configs are looked for beside the claim, then
-    among the shipped ones.
+    ``overrides``) or ``runs``, a mapping from a name to these three; and perhaps ``figure``, the fields of
+    :class:`Curves`. Configs are looked for beside the claim, then among the shipped ones.
 
     Args:
         path: The YAML file.
@@ -136,7 +145,7 @@ def load_claim(path: Path) -> Claim:
         raise ValueError(msg) from None
     where = path.name
     required = ("id", "title", "source", "budget_minutes", "rows")
-    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs"))
+    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs", "figure"))
     if fields["id"] != path.stem:
         msg = f"{where}: id is {fields['id']!r} but must be the file's name, {path.stem!r}"
         raise ValueError(msg)
@@ -161,6 +170,7 @@ def load_claim(path: Path) -> Claim:
         budget_minutes=number_of(fields["budget_minutes"], f"{where}, budget_minutes"),
         runs=runs,
         rows=rows,
+        figure=_curves(fields["figure"], f"{where}, figure") if "figure" in fields else None,
     )
 
 
@@ -294,6 +304,13 @@ def _row(entry: Any, where: str, runs: Mapping[str, Run]) -> Row:
         msg = f"{where}: run {unknown[0]!r} does not exist; the runs are {', '.join(runs)}"
         raise ValueError(msg)
     return row
+
+
+def _curves(entry: Any, where: str) -> Curves:
+    """Read what the page of figures shows."""
+    fields = fields_of(entry, where, ("x", "y"), ())
+    y = tuple(text_of(name, f"{where}, y") for name in list_of(fields["y"], f"{where}, y"))
+    return Curves(text_of(fields["x"], f"{where}, x"), y)
 
 
 def _target(entry: Any, where: str) -> Target:

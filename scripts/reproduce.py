@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from .claim_figure import draw_claim
 from .claims import Claim, Run, judge, load_claim, load_claims, split_reference
 from .measure import CHILD, Measurement, compose, measure
 from .results import Entry, number, update
@@ -85,6 +86,7 @@ def reproduce(
     chosen = _seeds(claim, seeds)
     needed = _needed(claim)
     measured: dict[str, list[Measurement]] = {name: [] for name in needed}
+    directories: dict[str, list[Path]] = {name: [] for name in needed}
     step, steps = 0, len(needed) * len(chosen)
     progress.print(
         f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on 2 CPU cores", highlight=False
@@ -106,8 +108,12 @@ def reproduce(
                 progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
             measured[name].append(result)
+            directories[name].append(directory)
             state = f"cached, measured {result.date}" if result.cached else f"done in {result.seconds:.0f} s"
             progress.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
+    page = runs_dir / f"reproduce-{claim.id}" / "figure.png"
+    if claim.figure is not None and draw_claim(claim, directories, page):
+        progress.print(f"Figure: {page}", markup=False, highlight=False, soft_wrap=True)
     return _entries(claim, chosen, measured, progress)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import subprocess
@@ -8,7 +9,8 @@ import yaml
 from rich.console import Console
 
 from theodolite.scripts import reproduce as module
-from theodolite.scripts.claims import load_claim
+from theodolite.scripts.claim_figure import read_curve
+from theodolite.scripts.claims import Curves, load_claim
 from theodolite.scripts.measure import measure, read_metrics
 from theodolite.scripts.reproduce import main, reproduce
 
@@ -108,6 +110,17 @@ def test_rows_average_the_last_values_over_seeds(claim, run):
     assert len({call[call.index("--run_id") + 1] for call in words}) == 3
     assert all("--test_after_fit" in call and "--ckpt_path" not in call for call in words)
     assert "[3/3]" in progress
+
+
+def test_page_of_figures_has_a_line_for_each_seed(claim, run, tmp_path):
+    curves = Curves("epoch", ("train/absent", "train/loss"))
+    entries, _, progress = run(dataclasses.replace(claim(), figure=curves))
+    page = tmp_path / "runs" / "reproduce-toy" / "figure.png"
+    assert f"Figure: {page}" in progress
+    assert page.read_bytes().startswith(b"\x89PNG")
+    (folder, *_) = sorted(page.parent.glob("net-*"))
+    assert read_curve(folder / "metrics.csv", curves) == ("train/loss", [0.0, 2.0], [1.5, 1.2])
+    assert read_curve(folder / "metrics.csv", Curves("epoch", ("train/absent",))) is None
 
 
 def test_one_seed_gives_the_standard_error_over_graphs(claim, run):
