@@ -177,13 +177,18 @@ def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:
 
 
 def agreements(rows: Sequence[Sequence[float]], published: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Give the shares of published levels at which length (two error bars) and beads (20 %) agree."""
+    """Give the shares of published levels at which length (two error bars) and beads (20 %) agree.
+
+    Where less than half of the pairs were connected none agrees: their mean is that of the easy ones.
+    """
     measured = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in rows}
     pairs = [(measured[point[0]], point) for point in published if point[0] in measured]
     if not pairs:
         return {}
-    lengths = [abs(row["length"] - length) <= 2 * error for row, (_, length, error, _) in pairs]
-    beads = [abs(row["beads"] - count) <= 0.2 * count for row, (_, _, _, count) in pairs]
+    lengths = [
+        row["connected"] >= 0.5 and abs(row["length"] - length) <= 2 * error for row, (_, length, error, _) in pairs
+    ]
+    beads = [row["connected"] >= 0.5 and abs(row["beads"] - count) <= 0.2 * count for row, (_, _, _, count) in pairs]
     return {"length": sum(lengths) / len(pairs), "beads": sum(beads) / len(pairs)}
 
 

@@ -247,6 +247,8 @@ def test_agreement_by_hand():
     assert agreements(rows, published) == {"length": 0.0, "beads": 0.5}
     assert agreements(rows, [[0.2, 1.085, 0.01, 3.4]]) == {"length": 1.0, "beads": 1.0}
     assert agreements(rows, []) == {}
+    few = [[0.2, 20, 0.35, 1.10, 0.05, 4.0, 0.2, 1.1]]
+    assert agreements(few, [[0.2, 1.085, 0.01, 3.4]]) == {"length": 0.0, "beads": 0.0}
 
 
 def test_fresh_points_are_the_seeds_and_leave_module_and_random_state():
