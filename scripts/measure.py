@@ -86,7 +86,7 @@ def measure(
 
 
 def read_metrics(path: Path) -> dict[str, float]:
-    """Read the last value of every ``test/`` metric of a run.
+    """Read the last value of every metric of a run, in test, validation and training.
 
     Args:
         path: The ``metrics.csv`` of a run directory.
@@ -100,8 +100,8 @@ def read_metrics(path: Path) -> dict[str, float]:
     values: dict[str, float] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            values.update({key: float(value) for key, value in row.items() if key.startswith("test/") and value})
-    if not values:
+            values.update({key: float(value) for key, value in row.items() if "/" in key and value})
+    if not any(key.startswith("test/") for key in values):
         msg = f"{path} holds no test/ metric: does its config test at the end (test_after_fit)?"
         raise RuntimeError(msg)
     return values
