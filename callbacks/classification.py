@@ -148,7 +148,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
     numbers, a sample is known by its position in the order of the set, so that what Lightning's distributed sampler
     repeats counts once. The module is left as it was found: mode, buffers, gradients, random states.
 
-    Several dataloaders are reported on apart, those after the first with ``/dataloader_idx_<i>`` behind the keys.
+    Several dataloaders are reported on apart, those after the first with ``/loader_<i>`` behind the keys.
 
     Args:
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
@@ -216,7 +216,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
         for index in loaders.unique().tolist():
             part = rows[loaders == index].clone()
             part[:, 0] -= index * _LOADER
-            self.summarise(trainer, pl_module, stage, f"/dataloader_idx_{index}" if index else "", part)
+            self.summarise(trainer, pl_module, stage, f"/loader_{index}" if index else "", part)
 
     def predict(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> Tensor:
         """Give the class of the largest logit, int (N,); checks shape of the logits and range of the labels."""

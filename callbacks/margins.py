@@ -234,7 +234,7 @@ class Margins(HeldOutMeasurement):
         rows = torch.cat([row for row in self._rows if len(row)] or [torch.zeros(0, width).double()])
         loaders = len(trainer.num_test_batches if stage == "test" else trainer.num_val_batches)
         for index in range(loaders):
-            detail = f"/dataloader_idx_{index}" if index else ""
+            detail = f"/loader_{index}" if index else ""
             self.report(trainer, pl_module, stage + detail, rows[rows[:, 0] == index, 1:])
         if trainer.state.fn != "fit":
             self._show(trainer, stage)

@@ -223,7 +223,7 @@ def test_several_dataloaders_are_apart(tmp_path):
     merged = {key: value for part in result for key, value in part.items()}
     first, second = (output_margin(module.network(x), y).min().detach() for x, y in (samples(), samples(5)))
     assert merged["test/margin/min"] == pytest.approx(float(first), rel=1e-5)
-    assert merged["test/margin/min/dataloader_idx_1"] == pytest.approx(float(second), rel=1e-5)
+    assert merged["test/margin/min/loader_1"] == pytest.approx(float(second), rel=1e-5)
 
 
 class Stateful(Classifier):
