@@ -124,7 +124,7 @@ def _sides(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, Callable[[], T
         theirs = foolbox.attacks.L2PGD(abs_stepsize=_STEP, steps=_STEPS, random_start=False)
         sides["foolbox"] = lambda: theirs(model, x, y, epsilons=_EPS)[1]
     if importlib.util.find_spec("torchattacks"):  # installed by `make bench`: it pins an old requests
-        import torchattacks
+        import torchattacks  # pyright: ignore[reportMissingImports]  # installed by `make bench` alone
 
         attack = torchattacks.PGDL2(network, eps=_EPS, alpha=_STEP, steps=_STEPS, random_start=False)
         sides["torchattacks"] = lambda: attack(x, y)
