@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
@@ -15,13 +15,14 @@ from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat
 from .geodesics.path import Path
 from .geodesics.search import Method, find_paths
 from .geodesics.settings import AUTHORS, Settings
+from .held_out import EvaluationMeasurement
 from .media import log_figure, run_directory
 from .training_batches import away_from_inference, gather_batches, training_batches
 
 __all__ = ["GeodesicPath"]
 
 
-class GeodesicPath(Callback):
+class GeodesicPath(EvaluationMeasurement):
     r"""Search for a path from the module to a reference network on which a quantity stays at or below a level.
 
     Beads are trained on training batches; the quantity is the loss on these, or on the batches that the loop evaluates,
@@ -76,10 +77,10 @@ class GeodesicPath(Callback):
         if not FilePath(reference).is_file():
             msg = f"GeodesicPath(reference={reference!r}): there is no such checkpoint; check the path."
             raise FileNotFoundError(msg)
-        for name, value in (("num_batches", num_batches), ("every_n_epochs", every_n_epochs)):
-            if value < 0:
-                msg = f"GeodesicPath({name}={value}): must be at least 0."
-                raise ValueError(msg)
+        super().__init__(every_n_epochs)
+        if num_batches < 0:
+            msg = f"GeodesicPath(num_batches={num_batches}): must be at least 0; 0 for all."
+            raise ValueError(msg)
         self.reference = reference
         self.level = level
         self.method: Method = method
@@ -87,70 +88,20 @@ class GeodesicPath(Callback):
         self.settings = settings_of(convention, lr=lr, max_steps=max_steps, max_passes=max_passes)
         self.count: Literal["all", "weights"] = count
         self.num_batches = num_batches
-        self.every_n_epochs = every_n_epochs
         self.resume = FilePath(resume) if resume is not None else None
         self.loss_fn = loss_fn
+
+    def _forget(self) -> None:
         self._evaluated: list[Any] = []
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the batches of the epoch before."""
-        del trainer, pl_module
-        self._evaluated = []
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the batches of the epoch before."""
-        del trainer, pl_module
-        self._evaluated = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the batch."""
-        del pl_module, outputs, batch_idx, dataloader_idx
-        if self._measures_validation(trainer):
-            self._keep(batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the batch."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
-        self._keep(batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Search for the path, at the validation quantity."""
-        if self._measures_validation(trainer):
-            self._measure(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Search for the path, at the test quantity."""
-        self._measure(trainer, pl_module, "test")
-
-    def _measures_validation(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking:
-            return False
-        if trainer.state.fn == "validate":
-            return True
-        return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-
-    def _keep(self, batch: Any) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+        del trainer, pl_module, dataloader_idx
         if self.quantity == "evaluated":
             with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
                 self._evaluated.append(apply_to_collection(batch, Tensor, torch.clone))
 
-    def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Search for the path, at the quantity of the stage."""
         with away_from_inference(), as_measured(pl_module):
             landscape = ModelLandscape(
                 pl_module,
@@ -165,7 +116,7 @@ class GeodesicPath(Callback):
             for name, value in path.summary().items():
                 pl_module.log(f"{stage}/geodesic/{name}", value, sync_dist=True, batch_size=1)
             self._show(trainer, landscape, path, stage)
-        self._evaluated = []
+        self._forget()
 
     @rank_zero_only
     def _show(self, trainer: Trainer, landscape: ModelLandscape, path: Path, stage: str) -> None:

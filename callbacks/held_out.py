@@ -8,15 +8,14 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-__all__ = ["HeldOutMeasurement", "gather_rows"]
+__all__ = ["EvaluationMeasurement", "HeldOutMeasurement", "gather_rows"]
 
 
-class HeldOutMeasurement(Callback, ABC):
-    """Measure each held-out sample after its batch, and report on the samples of all ranks at the end of the epoch.
+class EvaluationMeasurement(Callback, ABC):
+    """Take every evaluated batch, and conclude at the end of the epoch.
 
     Measures in ``validate`` and ``test``, and every ``every_n_epochs`` in the validation within ``fit``; never in the
-    sanity check. Rows of single samples are gathered from all ranks and repeats of a sample dropped, so the numbers
-    are those of one process, whatever a sampler pads.
+    sanity check.
 
     Args:
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
@@ -30,28 +29,29 @@ class HeldOutMeasurement(Callback, ABC):
             msg = f"{type(self).__name__}(every_n_epochs={every_n_epochs}): give 0 (never within fit) or more."
             raise ValueError(msg)
         self.every_n_epochs = every_n_epochs
-        self._rows: list[Tensor] = []
+        self._forget()
 
     @abstractmethod
-    def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
-        """Give one row of numbers a sample, (B, columns), in the first column the sample's number, NaN for none.
-
-        Samples that are not to be measured have no row.
-        """
+    def _forget(self) -> None:
+        """Drop what was kept of the epoch before."""
 
     @abstractmethod
-    def report(self, trainer: Trainer, pl_module: LightningModule, stage: str, rows: Tensor) -> None:
-        """Log, store and draw what the rows of all samples say, the same on every rank; float64 (samples, columns)."""
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+        """Take a batch."""
+
+    @abstractmethod
+    def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Conclude from what was kept, under ``val`` or ``test``."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the rows of the epoch before."""
+        """Begin a new epoch."""
         del trainer, pl_module
-        self._rows = []
+        self._forget()
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the rows of the epoch before."""
+        """Begin a new epoch."""
         del trainer, pl_module
-        self._rows = []
+        self._forget()
 
     def on_validation_batch_end(
         self,
@@ -62,7 +62,7 @@ class HeldOutMeasurement(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure the samples of a validation batch."""
+        """Take a validation batch."""
         del outputs, batch_idx
         if self._measures_validation(trainer):
             self._keep(trainer, pl_module, batch, dataloader_idx)
@@ -76,17 +76,17 @@ class HeldOutMeasurement(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure the samples of a test batch."""
+        """Take a test batch."""
         del outputs, batch_idx
         self._keep(trainer, pl_module, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report on the validation samples."""
+        """Conclude the validation."""
         if self._measures_validation(trainer):
             self._report(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report on the test samples."""
+        """Conclude the test."""
         self._report(trainer, pl_module, "test")
 
     def _measures_validation(self, trainer: Trainer) -> bool:
@@ -95,6 +95,28 @@ class HeldOutMeasurement(Callback, ABC):
         if trainer.state.fn == "validate":
             return True
         return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+
+class HeldOutMeasurement(EvaluationMeasurement):
+    """Measure each held-out sample after its batch, and report on the samples of all ranks at the end of the epoch.
+
+    When it measures: see :class:`EvaluationMeasurement`. Rows of single samples are gathered from all ranks and repeats
+    of a sample dropped, so the numbers are those of one process, whatever a sampler pads.
+    """
+
+    @abstractmethod
+    def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
+        """Give one row of numbers a sample, (B, columns), in the first column the sample's number, NaN for none.
+
+        Samples that are not to be measured have no row.
+        """
+
+    @abstractmethod
+    def report(self, trainer: Trainer, pl_module: LightningModule, stage: str, rows: Tensor) -> None:
+        """Log, store and draw what the rows of all samples say, the same on every rank; float64 (samples, columns)."""
+
+    def _forget(self) -> None:
+        self._rows: list[Tensor] = []
 
     @torch.no_grad()
     def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
