@@ -17,6 +17,7 @@ from ..modules.margins import (
     first_order_margin,
     histogram,
     homogeneity,
+    margin_growth,
     output_margin,
     parameter_norm,
     quantiles,
@@ -59,7 +60,10 @@ class Margins(HeldOutMeasurement):
     of the mean cross-entropy, in nats, also where that underflows), ``parameter_norm`` (rho, those parameters that
     require gradients) and, of a homogeneous network, ``margin_smoothed`` (of the cross-entropy summed over the samples
     measured; logits / weight^L, a lower bound of ``margin_normalized/min``). To follow what an optimizer maximises,
-    measure on the training set.
+    measure on the training set. Within ``fit`` also how the smoothed margin grew since it is positive, over all epochs
+    measured, those before a restart too: ``margin_smoothed_rise`` (logits / weight^L) and ``margin_smoothed_fall``
+    (largest relative fall below its highest, over the epochs that lowered the loss), see
+    :func:`~theodolite.modules.margins.margin_growth`.
 
     Quantiles are exact: the counts of a radix selection are added over the ranks, never the samples gathered, and what
     a distributed sampler repeats is left out. So every number is that of one process, for 16 kB a quantile. A
@@ -261,6 +265,8 @@ class Margins(HeldOutMeasurement):
         if degree is not None:
             found["margin_normalized"] = margin.scaled(float(norm) ** -degree)
             scalars["margin_smoothed"] = float(smoothed_margin(log_sum, norm.cpu(), degree))
+            if trainer.state.fn == "fit":
+                scalars |= self._growth(stage, trainer.current_epoch, scalars)
         if self.spectral:
             found["margin_spectral"] = margin.scaled(self._spectral_scale(pl_module, trainer, rows, total, add))
         for name, column in zip(self._input_names(), rows[:, 2 + self.spectral :].T, strict=True):
@@ -286,6 +292,12 @@ class Margins(HeldOutMeasurement):
             if self._found.degree is None:
                 rank_zero_info(f"Margins: {text}; the normalized margins are left out (normalized=false says so).")
         return self._found.degree
+
+    def _growth(self, stage: str, epoch: int, scalars: dict[str, float]) -> dict[str, float]:
+        """Compare the smoothed margin with those of the epochs before."""
+        rows = [*(row for row in self.history.before(stage, epoch) if "margin_smoothed" in row), scalars]
+        rise, fall = margin_growth([row["margin_smoothed"] for row in rows], [row["log_loss"] for row in rows])
+        return {"margin_smoothed_rise": rise, "margin_smoothed_fall": fall}
 
     def _spectral_scale(
         self, pl_module: LightningModule, trainer: Trainer, rows: Tensor, total: int, add: Any

@@ -4,7 +4,7 @@ from .distance import boundary_distance, first_order_margin
 from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
 from .linear import linear_margin, weight_norm
-from .normalized import log_product_norm, normalized_margin, parameter_norm, smoothed_margin
+from .normalized import log_product_norm, margin_growth, normalized_margin, parameter_norm, smoothed_margin
 from .order_statistics import histogram, order_statistics, quantiles
 from .output import output_margin
 from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
@@ -21,6 +21,7 @@ __all__ = [
     "linear_margin",
     "log_product_norm",
     "margin_gradients",
+    "margin_growth",
     "normalized_margin",
     "order_statistics",
     "output_margin",

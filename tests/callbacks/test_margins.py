@@ -200,6 +200,34 @@ def test_epochs_measured_within_fit_and_their_history(tmp_path):
     assert resumed.history.rows == callback.history.rows
 
 
+def learned(folder, callback, epochs, ckpt_path=None):
+    """Train on what a network says itself, at a rate that lowers the loss every time; give what was logged."""
+    x = samples()[0]
+    y = Classifier().network(x).argmax(1)
+    data = DataLoader(TensorDataset(x, y), batch_size=len(x))
+    run = trainer(folder, callback, max_epochs=epochs)
+    module = Classifier()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1.0)
+    run.fit(module, data, data, ckpt_path=ckpt_path)
+    with (folder / "metrics.csv").open() as file:
+        return run, [row for row in csv.DictReader(file) if row.get("val/margin_smoothed")]
+
+
+def test_growth_of_the_smoothed_margin_is_that_of_the_whole_run_also_after_a_restart(tmp_path):
+    _, rows = learned(tmp_path / "whole", Margins(LEVELS), 12)
+    values = [float(row["val/margin_smoothed"]) for row in rows]
+    start = next(index for index, value in enumerate(values) if value > 0)
+    assert 0 < start < 8
+    rises = [float(row["val/margin_smoothed_rise"]) for row in rows]
+    assert rises == pytest.approx([0.0] * start + [value - values[start] for value in values[start:]], rel=1e-9)
+    assert rises[-1] > 0
+    half, _ = learned(tmp_path / "half", Margins(LEVELS), 8)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = learned(tmp_path / "resumed", Margins(LEVELS), 12, tmp_path / "half.ckpt")
+    for name in ("val/margin_smoothed_rise", "val/margin_smoothed_fall"):
+        assert [row[name] for row in resumed] == [row[name] for row in rows[8:]]
+
+
 def test_the_sanity_check_is_not_measured_and_zero_means_never(tmp_path):
     callback = Margins(every_n_epochs=0)
     trainer(tmp_path, callback, max_epochs=1, num_sanity_val_steps=2).fit(Classifier(), loader(), loader())

@@ -9,6 +9,7 @@ from torch import nn
 
 from theodolite.modules.margins import (
     log_product_norm,
+    margin_growth,
     normalized_margin,
     output_margin,
     parameter_norm,
@@ -71,3 +72,18 @@ def test_of_one_sample_the_logistic_smoothed_margin_is_its_margin():
     margin = torch.tensor([0.3, 5.0, 50.0], dtype=torch.float64)
     log_loss = nn.functional.softplus(-margin).log()
     torch.testing.assert_close(smoothed_margin(log_loss, 2.0, 2), margin / 4, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("smoothed", "log_losses", "expected"),
+    [
+        ([-3.0, -1.0], [2.0, 1.0], (0.0, 0.0)),  # never below log 2
+        ([-1.0, 2.0, 3.0, 5.0], [1.0, -1.0, -2.0, -3.0], (3.0, 0.0)),
+        ([2.0, 4.0, 3.0, 5.0], [-1.0, -2.0, -3.0, -4.0], (3.0, 0.25)),  # 4 to 3, which lowered the loss
+        ([2.0, 4.0, 3.0, 5.0], [-1.0, -2.0, -1.5, -4.0], (3.0, 0.0)),  # 4 to 3, a step that was taken back
+        ([2.0, 4.0, math.nan, 3.0], [-1.0, -2.0, math.nan, -3.0], (1.0, 0.25)),
+        ([], [], (0.0, 0.0)),
+    ],
+)
+def test_growth_counts_from_the_first_positive_margin_and_sees_falls(smoothed, log_losses, expected):
+    assert margin_growth(smoothed, log_losses) == expected
