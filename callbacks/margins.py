@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from ..modules.attacks import PGD
@@ -16,7 +15,6 @@ from ..modules.margins import (
     boundary_distance,
     first_order_margin,
     histogram,
-    homogeneity,
     margin_growth,
     output_margin,
     parameter_norm,
@@ -26,6 +24,7 @@ from ..modules.margins import (
 )
 from .classification import dataloader, left_as_found, place_samples, spread, unpack
 from .held_out import HeldOutMeasurement
+from .homogeneous_degree import homogeneous_degree
 from .logit_capture import LogitCapture
 from .margin_report import Distribution, MarginHistory, show
 from .media import log_histogram
@@ -279,18 +278,11 @@ class Margins(HeldOutMeasurement):
         return Distribution(statistics, *histogram(values.cpu(), self.bins, add))
 
     def _degree(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
-        """Find L once a run, on rank zero's samples, and say what breaks homogeneity."""
+        """Give L, found once a run."""
         if not self.normalized:
             return None
         if self._found is None:
-            try:
-                found = Homogeneity(None, math.inf) if self._probe is None else homogeneity(pl_module, self._probe)
-                text = f"the network is {found}"
-            except (RuntimeError, ValueError) as error:  # what a module does with float64 is not in our hands
-                found, text = Homogeneity(None, math.inf), f"homogeneity could not be tested: {error}"
-            self._found, text = trainer.strategy.broadcast((found, text))
-            if self._found.degree is None:
-                rank_zero_info(f"Margins: {text}; the normalized margins are left out (normalized=false says so).")
+            self._found = homogeneous_degree(trainer, pl_module, self._probe, "Margins")
         return self._found.degree
 
     def _growth(self, stage: str, epoch: int, scalars: dict[str, float]) -> dict[str, float]:

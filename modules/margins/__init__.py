@@ -1,5 +1,6 @@
 """Margins: how far a classifier is from erring, in outputs, in weights and in inputs; plain functions of tensors."""
 
+from .direction import angle_degrees, linear_rule, signed_rows
 from .distance import boundary_distance, first_order_margin
 from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
@@ -12,6 +13,7 @@ from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectral
 __all__ = [
     "Homogeneity",
     "KKTResidual",
+    "angle_degrees",
     "boundary_distance",
     "first_order_margin",
     "histogram",
@@ -19,6 +21,7 @@ __all__ = [
     "kkt_residual",
     "kkt_residual_least_squares",
     "linear_margin",
+    "linear_rule",
     "log_product_norm",
     "margin_gradients",
     "margin_growth",
@@ -28,6 +31,7 @@ __all__ = [
     "parameter_norm",
     "quantiles",
     "row_norm_sum",
+    "signed_rows",
     "smoothed_margin",
     "spectral_complexity",
     "spectral_norm",
