@@ -8,6 +8,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from ..base import Task
+from ..margins import smoothed_margin
 from .losses import Objective, log_loss, objective_slopes, objective_value
 from .predictors import LinearPredictor, Predictor
 
@@ -48,8 +49,9 @@ class ImplicitBias(Task):
         objective: What is minimised.
         steps: T, the optimizer's steps, at least as many as epochs.
         instancewise: Step t sees only sample t mod N (stochastic gradient descent without replacement).
-        track_margin: Compare the smoothed normalized margin :math:`\log(1/L) / \|\theta\|^{L_{deg}}` of every step with
-            the largest before, once the loss is below 1: ``largest_decrease``, (R,), is the largest relative decrease.
+        track_margin: Compare the smoothed normalized margin of every step with the largest before, once it is positive,
+            see :func:`~theodolite.modules.margins.smoothed_margin`: ``largest_decrease``, (R,), is the largest relative
+            decrease.
         optimizer: As in :class:`Task`.
 
     Raises:
@@ -185,10 +187,10 @@ class ImplicitBias(Task):
 
     def _track(self, margins: Tensor) -> None:
         """Update the largest decrease of the smoothed margin."""
-        log_losses = log_loss(margins, "logistic" if self.objective.endswith("logistic") else "exponential")
-        margin = -log_losses / self.parameter_norm() ** self.predictor.degree
-        counts = (log_losses < 0) & self._best_margin.isfinite()
+        tail = "logistic" if self.objective.endswith("logistic") else "exponential"
+        margin = smoothed_margin(log_loss(margins, tail), self.parameter_norm(), self.predictor.degree, tail)
+        counts = (margin > 0) & self._best_margin.isfinite()
         decrease = torch.where(counts, (self._best_margin - margin) / self._best_margin.abs(), 0.0)
         self.largest_decrease.copy_(torch.maximum(self.largest_decrease, decrease))
-        best = torch.where(log_losses < 0, torch.maximum(self._best_margin, margin), self._best_margin)
+        best = torch.where(margin > 0, torch.maximum(self._best_margin, margin), self._best_margin)
         self._best_margin.copy_(best)

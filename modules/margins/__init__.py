@@ -5,7 +5,14 @@ from .distance import boundary_distance, first_order_margin
 from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
 from .linear import linear_margin, weight_norm
-from .normalized import log_product_norm, margin_growth, normalized_margin, parameter_norm, smoothed_margin
+from .normalized import (
+    log_product_norm,
+    margin_growth,
+    normalized_margin,
+    parameter_norm,
+    sandwich_violation,
+    smoothed_margin,
+)
 from .order_statistics import histogram, order_statistics, quantiles
 from .output import output_margin
 from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
@@ -31,6 +38,7 @@ __all__ = [
     "parameter_norm",
     "quantiles",
     "row_norm_sum",
+    "sandwich_violation",
     "signed_rows",
     "smoothed_margin",
     "spectral_complexity",

@@ -7,7 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["log_product_norm", "margin_growth", "normalized_margin", "parameter_norm", "smoothed_margin"]
+__all__ = [
+    "log_product_norm",
+    "margin_growth",
+    "normalized_margin",
+    "parameter_norm",
+    "sandwich_violation",
+    "smoothed_margin",
+]
 
 
 def parameter_norm(parameters: Iterable[Tensor]) -> Tensor:
@@ -67,6 +74,26 @@ def smoothed_margin(
     log_loss = torch.as_tensor(log_loss, dtype=torch.float64)
     norm = torch.as_tensor(norm, dtype=torch.float64)
     return -(log_loss if tail == "exponential" else _log_expm1_of_log(log_loss)) * norm**-degree
+
+
+def sandwich_violation(margins: Tensor, norm: Tensor, degree: float) -> Tensor:
+    r"""Give the violation of the bounds of the exponential :func:`smoothed_margin`, relative to the smallest margin.
+
+    .. math:: \bar\gamma - \rho^{-L} \log N \le \tilde\gamma \le \bar\gamma, \qquad
+        \bar\gamma = \rho^{-L} \min_n m_n
+
+    Args:
+        margins: Output margins, (..., N).
+        norm: rho, (...).
+        degree: L.
+
+    Returns:
+        (...), 0 in exact arithmetic.
+    """
+    hard = normalized_margin(margins.amin(-1), norm, degree)
+    smooth = smoothed_margin(torch.logsumexp(-margins, -1), norm, degree, "exponential")
+    low = hard - math.log(margins.shape[-1]) * norm**-degree
+    return torch.maximum(smooth - hard, low - smooth).clamp_min(0) / hard.abs()
 
 
 def margin_growth(smoothed: Sequence[float], log_losses: Sequence[float]) -> tuple[float, float]:

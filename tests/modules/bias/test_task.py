@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from theodolite.datamodules import SeparableDataModule, UnderdeterminedDataModule
 from theodolite.modules.bias import Dense, FullyConnected, ImplicitBias, ReLUNetwork, SteepestDescent
 from theodolite.modules.bias.losses import log_exponential_loss
-from theodolite.modules.bias.stationarity import kkt_residual, normalized_margins, sandwich_violation
+from theodolite.modules.bias.stationarity import kkt_residual
 
 
 def trainer(tmp_path, **options):
@@ -163,14 +163,6 @@ def test_a_small_radius_hardly_changes_the_residual_of_a_smooth_predictor():
     plain, wide = (kkt_residual(predictor, x, y, near=1e9, radius=radius) for radius in (0.0, 1e-6))
     torch.testing.assert_close(plain, wide, atol=1e-5, rtol=0)
     assert float(plain.min()) > 1e-3
-
-
-def test_sandwich_holds_for_every_margin_and_is_tight_for_equal_ones():
-    margins, norm = torch.randn(50, 7, dtype=torch.float64) * 100, torch.rand(50, dtype=torch.float64) + 0.5
-    assert float(sandwich_violation(margins, norm, 3).max()) <= 1e-12
-    equal = torch.full((1, 7), 5.0, dtype=torch.float64)
-    hard, smooth = normalized_margins(equal, norm[:1], 3)
-    torch.testing.assert_close(hard - smooth, torch.tensor(7.0).double().log() / norm[:1] ** 3)
 
 
 def test_settings_that_cannot_be_trained_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from theodolite.modules.margins import (
     normalized_margin,
     output_margin,
     parameter_norm,
+    sandwich_violation,
     smoothed_margin,
 )
 
@@ -66,6 +67,14 @@ def test_logistic_smoothed_margin_agrees_with_high_precision(log_loss):
     with mpmath.workdps(60 + int(abs(float(log_loss)))):
         expected = -mpmath.log(mpmath.expm1(mpmath.exp(mpmath.mpf(log_loss))))
     assert float(smoothed_margin(float(log_loss), 1.0, 2)) == pytest.approx(float(expected), rel=1e-13)
+
+
+def test_sandwich_holds_for_every_margin_and_is_tight_for_equal_ones():
+    margins, norm = torch.randn(50, 7, dtype=torch.float64) * 100, torch.rand(50, dtype=torch.float64) + 0.5
+    assert float(sandwich_violation(margins, norm, 3).max()) <= 1e-12
+    equal, two = torch.full((1, 7), 5.0, dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64)
+    smooth = smoothed_margin(torch.logsumexp(-equal, 1), two, 3, "exponential")
+    torch.testing.assert_close(5.0 / 8 - smooth, torch.tensor(7.0).double().log() / two**3)
 
 
 def test_of_one_sample_the_logistic_smoothed_margin_is_its_margin():
