@@ -147,8 +147,7 @@ class DirectionConvergence(ClassifierMeasurement):
         """Give the angle in degrees, both norms, and the degree that margins are normalized by."""
         if self._rule is not None:
             assert self._probe is not None
-            with away_from_inference():
-                rule = linear_rule(pl_module, self._probe).double()
+            rule = linear_rule(pl_module, self._probe).double()
             return angle_degrees(rule, self._rule), rule.norm(), self._rule.norm(), 1.0
         if self._found is None:
             self._found = homogeneous_degree(trainer, pl_module, self._probe, "DirectionConvergence")

@@ -15,10 +15,13 @@ from ..modules.margins import (
     boundary_distance,
     first_order_margin,
     histogram,
+    linear_rule,
     margin_growth,
     output_margin,
     parameter_norm,
+    parse_norm,
     quantiles,
+    rule_margin,
     smoothed_margin,
     spectral_complexity,
 )
@@ -51,6 +54,8 @@ class Margins(HeldOutMeasurement):
                                                      the network is homogeneous of degree L (Lyu and Li 2020)
     ``margin_spectral``          1                   over :math:`R_A \|X\|_F / n` (Bartlett et al. 2017)
     ``input_margin_<norm>``      input               first-order distance :math:`m / \|\nabla_x m\|_q`
+    ``margin_<weight norm>``     input               of a module that is linear in its input without intercept: over the
+                                                     norm of the weights (between two classes: of their difference)
     ``distance_<norm>``          input               distance to the nearest misclassified input that the attack
                                                      finds: an upper bound
     ============================ =================== ==========================================================
@@ -82,6 +87,8 @@ class Margins(HeldOutMeasurement):
         degree: L, where it is known; skips the test.
         spectral: Measure the spectrally normalized margin; for chains of Linear and Conv layers only.
         input_norms: Of the first-order distances.
+        weight_norms: Of the linear margins: ``l1``, ``l1.5``, ``linf``, or ``dft_l1`` of the weights' unitary Fourier
+            transform. An input is that far from the boundary in the dual norm.
         attack: For the distance, in its norm and up to its radius; samples farther away count as infinite.
         bisections: Of that distance; each halves the error.
         every_n_epochs: Measure in the validation within ``fit`` every so many epochs; 0 for never.
@@ -104,6 +111,7 @@ class Margins(HeldOutMeasurement):
         degree: float | None = None,
         spectral: bool = False,
         input_norms: Sequence[Literal["l2", "linf"]] = (),
+        weight_norms: Sequence[str] = (),
         attack: PGD | None = None,
         bisections: int = 10,
         every_n_epochs: int = 1,
@@ -116,6 +124,11 @@ class Margins(HeldOutMeasurement):
         if any(norm not in ("l2", "linf") for norm in input_norms):
             msg = f"Margins(input_norms={list(input_norms)}): each must be 'l2' or 'linf'."
             raise ValueError(msg)
+        try:
+            self.weight_norms = {name: parse_norm(name) for name in weight_norms}
+        except ValueError as error:
+            msg = f"Margins(weight_norms={list(weight_norms)}): {error}"
+            raise ValueError(msg) from error
         least = {"bins": (bins, 1), "bisections": (bisections, 0), "max_samples": (max_samples, 1)}
         for name, (value, bound) in least.items():
             if value is not None and value < bound:
@@ -207,22 +220,30 @@ class Margins(HeldOutMeasurement):
         if self._probe is None and len(x):
             self._probe = x[:_PROBE].clone()
         columns = [torch.full_like(margin[wanted], dataloader_idx), margin[wanted], soft[wanted]]
-        columns += self._input_columns(pl_module, x, y, number)
+        columns += self._input_columns(pl_module, x, y, number, logits[wanted])
         return torch.stack([column.double() for column in columns], dim=1)
 
-    def _input_columns(self, pl_module: LightningModule, x: Tensor, y: Tensor, number: Tensor) -> list[Tensor]:
+    def _input_columns(
+        self, pl_module: LightningModule, x: Tensor, y: Tensor, number: Tensor, logits: Tensor
+    ) -> list[Tensor]:
         """Measure what needs the inputs: one column for each of :meth:`_input_names`."""
         columns = []
         with left_as_found(pl_module):
             if self.spectral:
                 columns.append(torch.linalg.vector_norm(x.flatten(1), dim=1).double().square())
             columns += [first_order_margin(pl_module, x, y, norm) for norm in self.input_norms]
+            if self.weight_norms and len(x):
+                rule = linear_rule(pl_module, x)
+                columns += [rule_margin(logits, y, rule, *norm) for norm in self.weight_norms.values()]
+            elif self.weight_norms:
+                columns += [logits.new_zeros(0)] * len(self.weight_norms)
             if self.attack is not None:
                 columns.append(boundary_distance(pl_module, x, y, self.attack, self.bisections, number))
         return columns
 
     def _input_names(self) -> list[str]:
         names = [f"input_margin_{norm}" for norm in self.input_norms]
+        names += [f"margin_{norm}" for norm in self.weight_norms]
         return names if self.attack is None else [*names, f"distance_{self.attack.norm}"]
 
     def _begin(self, pl_module: LightningModule) -> None:

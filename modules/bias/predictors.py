@@ -125,7 +125,7 @@ class DiagonalProduct(LinearPredictor):
         self, dimension: int, runs: int = 1, depth: int = 2, init_std: float | None = 0.5, alpha: float = 1e-3
     ) -> None:
         super().__init__(runs)
-        check_positive("DiagonalProduct", dimension=dimension, depth=depth)
+        check_positive("DiagonalProduct", dimension=dimension, depth=depth, alpha=alpha)
         if init_std is None and depth > 2:
             msg = f"DiagonalProduct(depth={depth}, init_std=None): with two layers at 0 nothing moves; give init_std."
             raise ValueError(msg)

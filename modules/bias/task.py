@@ -1,6 +1,6 @@
 """Training of many small problems at once, to see which solution the optimizer picks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..base import Task
 from ..margins import smoothed_margin
 from .losses import Objective, log_loss, objective_slopes, objective_value
+from .optimizers import ProblemOptimizer
 from .predictors import LinearPredictor, Predictor
 
 __all__ = ["ImplicitBias", "Problems"]
@@ -90,18 +91,41 @@ class ImplicitBias(Task):
         if isinstance(predictor, LinearPredictor):
             self.register_buffer("start", predictor.beta().detach().clone())
 
+    def configure_optimizers(self) -> Any:
+        """Build the injected optimizer.
+
+        Raises:
+            ValueError: If it would take the runs for one problem.
+        """
+        optimizer = super().configure_optimizers()
+        if (
+            isinstance(optimizer, ProblemOptimizer)
+            and optimizer.defaults["batch_dims"] == 0
+            and self.predictor.runs > 1
+        ):
+            msg = (
+                f"{type(optimizer).__name__}(batch_dims=0): the {self.predictor.runs} runs of ImplicitBias would share "
+                "norms and steps; give --model.optimizer.batch_dims 1."
+            )
+            raise ValueError(msg)
+        return optimizer
+
     def forward(self, x: Tensor) -> Tensor:
         """Give the outputs (R, N) for inputs (R, N, d)."""
         return self.predictor(x)
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """Give the objective of each run, (R,)."""
+        """Give the objective of each run, (R,).
+
+        Raises:
+            ValueError: If the data have another number of runs than the predictor.
+        """
         if len(x) != self.predictor.runs:
             msg = (
                 f"ImplicitBias: the data have {len(x)} runs (problems x repeats), the predictor has "
                 f"{self.predictor.runs}; give --model.predictor.runs {len(x)}."
             )
-            raise MisconfigurationException(msg)
+            raise ValueError(msg)
         return objective_value(self(x), y, self.objective)
 
     def loss(self, batch: Problems) -> Tensor:

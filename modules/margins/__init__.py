@@ -4,7 +4,7 @@ from .direction import angle_degrees, linear_rule, signed_rows
 from .distance import boundary_distance, first_order_margin
 from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
-from .linear import linear_margin, weight_norm
+from .linear import linear_margin, parse_norm, rule_margin, weight_norm
 from .normalized import (
     log_product_norm,
     margin_growth,
@@ -36,8 +36,10 @@ __all__ = [
     "order_statistics",
     "output_margin",
     "parameter_norm",
+    "parse_norm",
     "quantiles",
     "row_norm_sum",
+    "rule_margin",
     "sandwich_violation",
     "signed_rows",
     "smoothed_margin",

@@ -48,7 +48,7 @@ def linear_rule(model: nn.Module, x: Tensor, tolerance: float = 1e-4) -> Tensor:
     Raises:
         ValueError: If the model is not linear on the samples: it has an intercept, or a nonlinearity.
     """
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         start = torch.zeros_like(x[:1]).requires_grad_()
         slopes = [torch.autograd.grad(s, start, retain_graph=True)[0].flatten() for s in model(start).flatten()]
     rule = torch.stack(slopes).detach()

@@ -172,5 +172,8 @@ def test_settings_that_cannot_be_trained_are_refused(tmp_path):
         ImplicitBias(Dense(8), track_margin=True)
     with pytest.raises(MisconfigurationException, match="1 to steps=3"):
         trainer(tmp_path, max_epochs=4).fit(ImplicitBias(Dense(20, 5), steps=3), UnderdeterminedDataModule())
-    with pytest.raises(MisconfigurationException, match=r"data have 5 runs.*--model\.predictor\.runs 5"):
+    shared = ImplicitBias(Dense(20, 5), steps=3, optimizer=lambda p: SteepestDescent(p, norm="l1"))
+    with pytest.raises(ValueError, match=r"SteepestDescent\(batch_dims=0\): the 5 runs .* give .*batch_dims 1"):
+        trainer(tmp_path, max_epochs=1).fit(shared, UnderdeterminedDataModule())
+    with pytest.raises(ValueError, match=r"data have 5 runs.*--model\.predictor\.runs 5"):
         trainer(tmp_path, max_epochs=1).fit(ImplicitBias(Dense(20, 2)), UnderdeterminedDataModule())
