@@ -25,7 +25,8 @@ class MarginBias(RunMeasurement):
     - ``l2_ratio``: the ratio in the l2 norm, and ``l2_angle``, the angle to the l2 maximum-margin rule in radians;
     - ``svm_ratio``: the ratio that this l2 rule has in the norm, and ``lead``, ``margin_ratio`` less this;
     - ``ratio_drop``: the largest fall so far of ``margin_ratio`` below its highest, from 10 steps on;
-    - ``gap_times_log_steps``: (1 - ratio) log t, bounded where the gap closes like 1 / log t;
+    - ``gap_times_log_steps``: (1 - ratio) log t, bounded where the gap closes like 1 / log t, and ``gap_exponent``, the
+      power of log t by which it closes, -1 there: fitted by least squares to the points in time from 100 steps on;
     - ``log_loss``: logarithm of the exponential loss;
     - ``path_length``: of beta, the polygon through the points in time, in units of the weights; ``path_slope``, its
       growth per unit of log t since the point before.
@@ -46,7 +47,11 @@ class MarginBias(RunMeasurement):
         self.p = p
 
     def measure(self, pl_module: LightningModule, batch: Any, steps: int) -> dict[str, Tensor]:
-        """Give the quantities of the class."""
+        """Give the quantities of the class.
+
+        Raises:
+            ValueError: If a rule is zero.
+        """
         beta: Tensor = pl_module.predictor.beta()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
         start: Tensor = pl_module.start  # pyright: ignore[reportAssignmentType]
         z = batch.x * batch.y.unsqueeze(-1)
@@ -55,6 +60,9 @@ class MarginBias(RunMeasurement):
         memory = self.memory
         margins = torch.einsum("rnd,rd->rn", z, beta)
         least, size = margins.amin(1), norm_of(beta, self.norm, self.p)
+        if not bool((size > 0).all()):
+            msg = f"MarginBias: the rule of a run is zero after {steps} steps, so it has no margin; start it elsewhere."
+            raise ValueError(msg)
         mixture = torch.einsum("rn,rnd->rd", (-margins).softmax(1), z)
         bound = norm_of(mixture, *dual_of(self.norm, self.p))
         memory["bound"] = torch.minimum(memory.get("bound", bound), bound)
@@ -72,6 +80,7 @@ class MarginBias(RunMeasurement):
             "lead": ratio - svm_ratio,
             "ratio_drop": self.largest("drop", (best - ratio).clamp_min(0)),
             "gap_times_log_steps": (1 - ratio) * math.log(max(steps, 1)),
+            "gap_exponent": self._gap_exponent(1 - ratio, steps),
             "log_loss": torch.logsumexp(-margins, 1),
             "path_length": length,
             "path_slope": slope,
@@ -81,6 +90,16 @@ class MarginBias(RunMeasurement):
         """Give the largest margin of every run's problem in the norm, (R,)."""
         with torch.enable_grad():
             return torch.stack([max_margin(rows, self.norm, self.p)[0] for rows in z.cpu()])
+
+    def _gap_exponent(self, gap: Tensor, steps: int) -> Tensor:
+        """Give the slope of log gap over log log t, (R,), from sums over the points in time; 0 before there are two."""
+        sums = self.memory.get("gap_sums", gap.new_zeros(len(gap), 5))
+        if steps >= 100 and steps > int(self.memory.get("gap_steps", torch.tensor(0))):
+            x, y = torch.full_like(gap, math.log(math.log(steps))), gap.clamp_min(torch.finfo(gap.dtype).tiny).log()
+            sums = sums + torch.stack([torch.ones_like(x), x, y, x * x, x * y], 1)
+            self.memory |= {"gap_sums": sums, "gap_steps": torch.tensor(steps)}
+        n, sx, sy, sxx, sxy = sums.T
+        return torch.where(n > 1, (n * sxy - sx * sy) / (n * sxx - sx * sx), 0.0)
 
     def _path(self, beta: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Give the length of the path so far and its growth per unit of log t."""
