@@ -3,6 +3,7 @@
 from .baseline_comparison import BaselineComparison
 from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
+from .direction_convergence import DirectionConvergence
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .geodesic_path import GeodesicPath
 from .homogeneous_bias import HomogeneousBias
@@ -23,6 +24,7 @@ __all__ = [
     "BaselineComparison",
     "CertifiedAccuracy",
     "CommunityWriter",
+    "DirectionConvergence",
     "FiniteLoss",
     "GeodesicPath",
     "HomogeneousBias",

@@ -17,6 +17,7 @@ from .geodesics.search import Method, find_paths
 from .geodesics.settings import AUTHORS, Settings
 from .held_out import EvaluationMeasurement
 from .media import log_figure, run_directory
+from .reference import check_reference, reference_state
 from .training_batches import away_from_inference, gather_batches, training_batches
 
 __all__ = ["GeodesicPath"]
@@ -74,9 +75,7 @@ class GeodesicPath(EvaluationMeasurement):
         resume: str | None = None,
         loss_fn: LossFunction | None = None,
     ) -> None:
-        if not FilePath(reference).is_file():
-            msg = f"GeodesicPath(reference={reference!r}): there is no such checkpoint; check the path."
-            raise FileNotFoundError(msg)
+        check_reference(reference, "GeodesicPath")
         super().__init__(every_n_epochs)
         if num_batches < 0:
             msg = f"GeodesicPath(num_batches={num_batches}): must be at least 0; 0 for all."
@@ -149,17 +148,5 @@ def reference_point(module: LightningModule, reference: str) -> Tensor:
     Raises:
         ValueError: If the file holds no ``state_dict``, or one whose parameters differ.
     """
-    content = torch.load(reference, map_location=module.device, weights_only=True)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        msg = f"GeodesicPath(reference={reference!r}): the file holds no state_dict; give a checkpoint."
-        raise ValueError(msg)
-    for name, parameter in module.named_parameters():
-        if name not in state or state[name].shape != parameter.shape:
-            found = tuple(state[name].shape) if name in state else "absent"
-            msg = (
-                f"GeodesicPath(reference={reference!r}): {name} is {found} there and {tuple(parameter.shape)} here; "
-                "give a checkpoint of the same architecture."
-            )
-            raise ValueError(msg)
+    state = reference_state(module, reference, "GeodesicPath")
     return torch.cat([state[name].to(parameter).reshape(-1) for name, parameter in module.named_parameters()])

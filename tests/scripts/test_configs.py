@@ -37,7 +37,7 @@ def tiny(name, data_dir, image_dir):
             words += ["--model.network.width", "2"]
         return [*words, "--trainer.precision", "32-true"]  # low precision is slow on a CPU
     if name.startswith("bias/"):
-        return [*COMMON, "--model.steps", "40"]
+        return [*COMMON, "--model.steps", "40", "--data.data_dir", "null"]
     if config["data"]["class_path"] == "QAPDataModule":
         words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
         words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
