@@ -16,6 +16,7 @@ from .margins import Margins
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
+from .radius_warm_up import RadiusWarmUp
 from .robust_accuracy import RobustAccuracy
 from .transferability import Transferability
 
@@ -37,6 +38,7 @@ __all__ = [
     "MatchingWriter",
     "NonFiniteLossError",
     "PredictionWriter",
+    "RadiusWarmUp",
     "RobustAccuracy",
     "Transferability",
 ]

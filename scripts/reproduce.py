@@ -1,16 +1,18 @@
 """``theodolite reproduce``: run published experiments and print published and measured side by side."""
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from .chains import changing, fill, in_order, needs
 from .claim_figure import draw_claim
 from .claims import Claim, Run, judge, load_claim, load_claims, split_reference
 from .measure import CHILD, Measurement, compose, measure
@@ -36,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.list or not arguments.ids:
             return _list(as_json=arguments.json, asked=arguments.list)
         claims = [_find(name) for name in arguments.ids]
+        _check_gpu(claims)
         entries: list[Entry] = []
         for claim in claims:
             done = reproduce(claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, progress=progress)
@@ -85,34 +88,37 @@ def reproduce(
     progress = progress or Console(stderr=True)
     chosen = _seeds(claim, seeds)
     needed = _needed(claim)
+    folder = runs_dir / f"reproduce-{claim.id}"
+    plans = _plan(claim, needed, composer or compose)
     measured: dict[str, list[Measurement]] = {name: [] for name in needed}
-    directories: dict[str, list[Path]] = {name: [] for name in needed}
+    directories: dict[str, dict[int, Path]] = {name: {} for name in needed}
     step, steps = 0, len(needed) * len(chosen)
+    where = "a GPU" if claim.gpu else "2 CPU cores"
     progress.print(
-        f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on 2 CPU cores", highlight=False
+        f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on {where}", highlight=False
     )
     for name in needed:
-        run = claim.runs[name]
-        composed = (composer or compose)(run)
-        key = cache_key(composed, run.command)
-        data = yaml.safe_load(composed).get("data") or {}
-        seeds_data = "seed" in (data.get("init_args") or {})
+        key, seeds_data = plans[name]
         for seed in chosen:
             step += 1
-            directory = runs_dir / f"reproduce-{claim.id}" / f"{name}-{key}-seed{seed}"
+            directory = folder / f"{name}-{key}-seed{seed}"
             label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
             progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
             try:
+                finished = {other: folders[seed] for other, folders in directories.items() if seed in folders}
+                run = _chained(claim.runs[name], seed, finished)
                 result = measure(run, directory, seed, child or CHILD, seeds_data=seeds_data)
             except RuntimeError as error:
                 progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
                 continue
             measured[name].append(result)
-            directories[name].append(directory)
+            directories[name][seed] = directory
             state = f"cached, measured {result.date}" if result.cached else f"done in {result.seconds:.0f} s"
             progress.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
-    page = runs_dir / f"reproduce-{claim.id}" / "figure.png"
-    if claim.figure is not None and draw_claim(claim, directories, page):
+    page = folder / "figure.png"
+    if claim.figure is not None and draw_claim(
+        claim, {name: list(folders.values()) for name, folders in directories.items()}, page
+    ):
         progress.print(f"Figure: {page}", markup=False, highlight=False, soft_wrap=True)
     return _entries(claim, chosen, measured, progress)
 
@@ -181,13 +187,14 @@ def _list(*, as_json: bool, asked: bool) -> int:
     claims = load_claims()
     if as_json:
         print(json.dumps([{"id": claim.id, "title": claim.title, "source": claim.source, "seeds": list(claim.seeds),
-                           "runs": list(claim.runs), "minutes": claim.budget_minutes} for claim in claims.values()],
-                         indent=2))  # fmt: skip
+                           "runs": list(claim.runs), "minutes": claim.budget_minutes, "gpu": claim.gpu}
+                          for claim in claims.values()], indent=2))  # fmt: skip
         return 0
     table = Table(Column("id", no_wrap=True), "title", "runs x seeds", "minutes")
     for claim in claims.values():
         size = f"{len(_needed(claim))} x {len(claim.seeds)}"
-        table.add_row(claim.id, claim.title, size, f"{claim.budget_minutes:g}")
+        minutes = f"{claim.budget_minutes:g}{' on a GPU' if claim.gpu else ''}"
+        table.add_row(claim.id, claim.title, size, minutes)
     Console().print(table)
     if not asked:
         print("give the ids to measure, e.g. theodolite reproduce " + next(iter(claims), "ID"))
@@ -206,12 +213,78 @@ def _find(name: str) -> Claim:
 
 
 def _needed(claim: Claim) -> list[str]:
-    """List the runs that rows or their targets refer to, in the claim's order."""
+    """List the runs that rows or their targets refer to, in the claim's order, each after those that it needs."""
     used = {row.run for row in claim.rows}
     for row in claim.rows:
         if row.target is not None:
             used |= {split_reference(reference, row.run)[0] for reference in row.target.references}
-    return [name for name in claim.runs if name in used]
+    needed = {name: needs(run.overrides) for name, run in claim.runs.items()}
+    return in_order(needed, [name for name in claim.runs if name in used], claim.id)
+
+
+def _plan(claim: Claim, names: Sequence[str], composer: Callable[[Run], str]) -> dict[str, tuple[str, bool]]:
+    """Give each run's cache key, which depends on those of the runs that it needs, and whether its data take a seed.
+
+    Args:
+        claim: The claim.
+        names: Its runs, each after those that it needs.
+        composer: Gives the composed config of a run.
+    """
+    plans: dict[str, tuple[str, bool]] = {}
+    for name in names:
+        run = claim.runs[name]
+        stands_for = {other: f"{other}-{plans[other][0]}.ckpt" for other in needs(run.overrides)}
+        composed = composer(
+            dataclasses.replace(run, overrides=fill(run.overrides, 0, lambda other, _, known=stands_for: known[other]))
+        )
+        chained = [*stands_for.values(), *changing(run.overrides)]
+        data = yaml.safe_load(composed).get("data") or {}
+        plans[name] = cache_key(composed, run.command, chained=chained), "seed" in (data.get("init_args") or {})
+    return plans
+
+
+def _chained(run: Run, seed: int, finished: Mapping[str, Path]) -> Run:
+    """Put the seed, and the checkpoints of the runs that it needs, into a run.
+
+    Raises:
+        RuntimeError: A run that it needs has not finished or has no such checkpoint.
+    """
+
+    def checkpoint(name: str, kind: str) -> str:
+        from .run_directory import best_checkpoint, last_checkpoint  # late: `reproduce --list` needs no torch
+
+        if name not in finished:
+            msg = f"it needs a checkpoint of the run {name}, which failed"
+            raise RuntimeError(msg)
+        try:
+            path = best_checkpoint(finished[name]) if kind == "best" else last_checkpoint(finished[name])
+        except FileNotFoundError:
+            path = None
+        if path is None:
+            msg = f"it needs the {kind} checkpoint of the run {name}, but {finished[name]} has none; remove that folder"
+            raise RuntimeError(msg)
+        return str(path.resolve())
+
+    return dataclasses.replace(run, overrides=fill(run.overrides, seed, checkpoint))
+
+
+def _check_gpu(claims: Sequence[Claim]) -> None:
+    """Refuse claims that need a GPU where there is none.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    names = [claim.id for claim in claims if claim.gpu]
+    if not names:
+        return
+    import torch  # late: the others need it only in the processes that they start
+
+    if not torch.cuda.is_available():
+        msg = (
+            f"{', '.join(names)} would take days without a GPU, and none is found here; run it on a machine with one, "
+            "or a smaller experiment by `theodolite fit`"
+        )
+        raise ValueError(msg)
 
 
 def _seeds(claim: Claim, count: int | None) -> list[int]:
