@@ -91,7 +91,7 @@ class RelabeledDataModule(GeneratedDataModule):
         if attack is not None and attack.targeted == (targets == "predicted"):
             msg = (
                 f"RelabeledDataModule(targets={targets!r}): the attack must have targeted={targets != 'predicted'}; "
-                "a targeted attack seeks the new label, and 'predicted' is the one that an untargeted attack arrives at."
+                "a targeted attack seeks the new label, 'predicted' is the one that an untargeted attack finds."
             )
             raise ValueError(msg)
         self.attack = attack
