@@ -17,6 +17,7 @@ from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
 from .radius_warm_up import RadiusWarmUp
+from .relabeled_report import RelabeledReport
 from .robust_accuracy import RobustAccuracy
 from .transferability import Transferability
 
@@ -39,6 +40,7 @@ __all__ = [
     "NonFiniteLossError",
     "PredictionWriter",
     "RadiusWarmUp",
+    "RelabeledReport",
     "RobustAccuracy",
     "Transferability",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from .chains import in_order, needs
-from .fields import fields_of, list_of, number_of, optional_number, text_of
+from .fields import fields_of, flag_of, list_of, number_of, optional_number, text_of
 
 __all__ = [
     "CLAIMS",
@@ -178,7 +178,7 @@ def load_claim(path: Path) -> Claim:
         runs=runs,
         rows=rows,
         figure=_curves(fields["figure"], f"{where}, figure") if "figure" in fields else None,
-        gpu=_flag(fields.get("gpu", False), f"{where}, gpu"),
+        gpu=flag_of(fields.get("gpu", False), f"{where}, gpu"),
     )
 
 
@@ -321,14 +321,6 @@ def _curves(entry: Any, where: str) -> Curves:
     fields = fields_of(entry, where, ("x", "y"), ())
     y = tuple(text_of(name, f"{where}, y") for name in list_of(fields["y"], f"{where}, y"))
     return Curves(text_of(fields["x"], f"{where}, x"), y)
-
-
-def _flag(value: Any, where: str) -> bool:
-    """Read true or false."""
-    if not isinstance(value, bool):
-        msg = f"{where} is {value!r} but must be true or false"
-        raise ValueError(msg)
-    return value
 
 
 def _target(entry: Any, where: str) -> Target:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -31,6 +32,9 @@ if "--die-once" in words and "--ckpt_path" not in words:
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
     os.kill(os.getpid(), signal.SIGKILL)
+if "--save" in words:
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / f"{option['--save']}.ckpt").touch()
 value = 0.5 + int(option["--data.init_args.seed"]) / 10
 (run / "metrics.csv").write_text(
     "epoch,test/overlap,test/overlap_bp,test/overlap_stderr,train/loss\\n"
@@ -146,6 +150,71 @@ def test_changed_config_is_measured_again(claim, run):
     run(claim())
     _, words, _ = run(claim(), composer=lambda run: COMPOSED + "trainer:\n  max_epochs: 3\n")
     assert len(words) == 6
+
+
+def chain(source=("--save", "best"), words=("--data.checkpoint", "{source}")):
+    """Give runs of which the first in the file needs the second's checkpoint, and a row of the first."""
+    runs = {"made": {"config": "net.yaml", "command": "test", "overrides": list(words)},
+            "source": {"config": "net.yaml", "overrides": list(source)}}  # fmt: skip
+    return {"runs": runs, "rows": [{"run": "made", "metric": "test/overlap", "setting": "made"}]}
+
+
+def composed(run):
+    return COMPOSED + yaml.safe_dump({"words": list(run.overrides)})
+
+
+def test_a_run_takes_the_checkpoint_of_another_of_the_same_seed(claim, run, tmp_path):
+    entries, words, _ = run(claim(**chain()), seeds=2, composer=composed)
+    assert entries[0]["verdict"] == "shown"
+    assert [call[0] for call in words] == ["fit"] * 2 + ["test"] * 2
+    for source, made in zip(words[:2], words[2:], strict=True):
+        folder = tmp_path / "runs" / "reproduce-toy" / source[source.index("--run_id") + 1]
+        assert made[made.index("--data.checkpoint") + 1] == str(folder / "checkpoints" / "best.ckpt")
+    _, words, _ = run(claim(**chain()), seeds=2, composer=composed)
+    assert len(words) == 4  # all cached
+
+
+def test_the_last_checkpoint_and_the_seed_are_filled_in(claim, run):
+    words = ("--ckpt_path", "{source:last}", "--data.split_seed", "{seed}")
+    _, calls, _ = run(claim(**chain(("--save", "last"), words)), seeds=2, composer=composed)
+    assert [call[call.index("--data.split_seed") + 1] for call in calls[2:]] == ["0", "1"]
+    assert all(call[call.index("--ckpt_path") + 1].endswith("checkpoints/last.ckpt") for call in calls[2:])
+
+
+@pytest.mark.parametrize("words", [("--data.checkpoint", "{source}"), ("--ckpt_path", "{source}")])
+def test_a_changed_source_makes_what_depends_on_it_new(claim, run, words):
+    def of_path(run):  # as --print_config, whose ckpt_path the key leaves out
+        kept = [word for word in run.overrides if not word.endswith(".ckpt") or "--ckpt_path" not in run.overrides]
+        return COMPOSED + yaml.safe_dump({"words": kept})
+
+    run(claim(**chain(words=words)), seeds=1, composer=of_path)
+    _, calls, _ = run(claim(**chain(("--save", "best", "--more"), words)), seeds=1, composer=of_path)
+    assert [call[0] for call in calls] == ["fit", "test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [(("--fail",), "it needs a checkpoint of the run source, which failed"),
+     (("--save", "other"), "it needs the best checkpoint of the run source, but")],
+)  # fmt: skip
+def test_without_the_checkpoint_it_needs_a_run_fails_by_name(claim, run, source, reason):
+    entries, calls, progress = run(claim(**chain(source)), seeds=1, composer=composed)
+    assert entries[0]["verdict"] == "failed"
+    assert f"toy made, seed 0 failed: {reason}" in progress
+    assert [call[0] for call in calls] == ["fit"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_claim_that_needs_a_gpu_is_refused_in_one_line_and_listed_so(claim, tmp_path, monkeypatch, capsys):
+    claim()
+    path = tmp_path / "toy.yaml"
+    path.write_text(path.read_text() + "gpu: true\n")
+    assert main([str(path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("theodolite reproduce: error: toy would take days without a GPU")
+    monkeypatch.setattr(module, "load_claims", lambda: {"toy": load_claim(path)})
+    assert main(["--list"]) == 0
+    assert "1 on a GPU" in capsys.readouterr().out
 
 
 def test_killed_run_is_resumed_in_its_directory(claim, run):
