@@ -4,9 +4,14 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -39,9 +44,13 @@ def main(argv: Sequence[str]) -> int:
             return _list(as_json=arguments.json, asked=arguments.list)
         claims = [_find(name) for name in arguments.ids]
         _check_gpu(claims)
+        if arguments.jobs > 1:
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads() // arguments.jobs)))
         entries: list[Entry] = []
         for claim in claims:
-            done = reproduce(claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, progress=progress)
+            done = reproduce(
+                claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, jobs=arguments.jobs, progress=progress
+            )
             if not arguments.json:
                 _print(claim, done)
             entries += done
@@ -68,6 +77,7 @@ def reproduce(
     *,
     seeds: int | None = None,
     runs_dir: Path = Path("runs"),
+    jobs: int = 1,
     progress: Console | None = None,
     child: Sequence[str] | None = None,
     composer: Callable[[Run], str] | None = None,
@@ -78,6 +88,7 @@ def reproduce(
         claim: The claim.
         seeds: How many seeds: the claim's first ones, then the integers that follow; ``None`` for the claim's own.
         runs_dir: Where run directories are kept; those of a claim are in ``reproduce-<id>/``.
+        jobs: How many runs at once; one waits for those that it needs.
         progress: Where progress and failures are written.
         child: The command that is started for each run, before ``fit`` or ``test``.
         composer: Gives the composed config of a run; by default :func:`compose`.
@@ -90,37 +101,62 @@ def reproduce(
     needed = _needed(claim)
     folder = runs_dir / f"reproduce-{claim.id}"
     plans = _plan(claim, needed, composer or compose)
-    measured: dict[str, list[Measurement]] = {name: [] for name in needed}
-    directories: dict[str, dict[int, Path]] = {name: {} for name in needed}
-    step, steps = 0, len(needed) * len(chosen)
+    order = [(name, seed) for name in needed for seed in chosen]
+    directories = {(name, seed): folder / f"{name}-{plans[name][0]}-seed{seed}" for name, seed in order}
+    futures: dict[tuple[str, int], Future[Measurement | None]] = {}
+
+    def say(text: str) -> None:
+        progress.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def job(step: int, name: str, seed: int) -> Measurement | None:
+        label = f"[{step}/{len(order)}] {claim.id} {name}, seed {seed}"
+        try:
+            others = needs(claim.runs[name].overrides)
+            finished = {other: directories[other, seed] for other in others if futures[other, seed].result()}
+            say(f"{label}: {directories[name, seed]}")
+            run = _chained(claim.runs[name], seed, finished)
+            result = measure(run, directories[name, seed], seed, child or CHILD, seeds_data=plans[name][1])
+        except RuntimeError as error:
+            say(f"{label} failed: {error}")
+            return None
+        say(f"{label}: {f'cached, measured {result.date}' if result.cached else f'done in {result.seconds:.0f} s'}")
+        return result
+
     where = "a GPU" if claim.gpu else "2 CPU cores"
     progress.print(
-        f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on {where}", highlight=False
+        f"[bold]{claim.id}[/]: {len(order)} runs, about {_budget(claim, chosen):g} minutes on {where}", highlight=False
     )
-    for name in needed:
-        key, seeds_data = plans[name]
-        for seed in chosen:
-            step += 1
-            directory = folder / f"{name}-{key}-seed{seed}"
-            label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
-            progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
-            try:
-                finished = {other: folders[seed] for other, folders in directories.items() if seed in folders}
-                run = _chained(claim.runs[name], seed, finished)
-                result = measure(run, directory, seed, child or CHILD, seeds_data=seeds_data)
-            except RuntimeError as error:
-                progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
-                continue
-            measured[name].append(result)
-            directories[name][seed] = directory
-            state = f"cached, measured {result.date}" if result.cached else f"done in {result.seconds:.0f} s"
-            progress.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
+    start = time.monotonic()
+    with _workers(jobs) as submit:
+        for step, (name, seed) in enumerate(order, start=1):
+            futures[name, seed] = submit(job, step, name, seed)  # after those it needs: it may wait for them
+        results = {pair: future.result() for pair, future in futures.items()}
+    say(f"{claim.id}: {(time.monotonic() - start) / 60:.1f} minutes")
+    measured = {name: [found for seed in chosen if (found := results[name, seed])] for name in needed}
+    drawn = {name: [directories[name, seed] for seed in chosen if results[name, seed]] for name in needed}
     page = folder / "figure.png"
-    if claim.figure is not None and draw_claim(
-        claim, {name: list(folders.values()) for name, folders in directories.items()}, page
-    ):
-        progress.print(f"Figure: {page}", markup=False, highlight=False, soft_wrap=True)
+    if claim.figure is not None and draw_claim(claim, drawn, page):
+        say(f"Figure: {page}")
     return _entries(claim, chosen, measured, progress)
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable[..., Future[Any]]]:
+    """Give what starts a function as soon as a worker is free, in order; a single worker is this process."""
+
+    def at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    if jobs == 1:
+        yield at_once
+        return
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool.submit
+    finally:  # interrupted: what runs was interrupted too, what waits is not started
+        pool.shutdown(cancel_futures=True)
 
 
 def _entries(
@@ -306,6 +342,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("ids", nargs="*", metavar="ID", help="claims to measure: ids, or paths of claim files")
     parser.add_argument("--list", action="store_true", help="show the claims there are")
     parser.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: the claim's own)")
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N", default=1, help="how many runs at once, sharing the cores (default: 1)"
+    )
     parser.add_argument("--write", action="store_true", help="update RESULTS.md and RESULTS.json of this checkout")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
@@ -315,6 +354,6 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     value = int(text) if text.isdigit() else 0
     if value < 1:
-        msg = f"{text!r} is no number of seeds: give an integer >= 1"
+        msg = f"{text!r} must be an integer >= 1"
         raise argparse.ArgumentTypeError(msg)
     return value

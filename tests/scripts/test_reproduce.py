@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from theodolite.scripts.reproduce import main, reproduce
 
 # Stands in for the command line: writes the run directory as `theodolite fit` does; overlap is .5 + seed / 10.
 CHILD = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from pathlib import Path
 words = sys.argv[1:]
 option = {words[i]: words[i + 1] for i in range(1, len(words) - 1) if words[i].startswith("--")}
@@ -28,6 +29,10 @@ with open(run.parent / "calls.txt", "a") as file:
 print("noise on standard output")
 if "--fail" in words:
     sys.exit("boom")
+if "--meet" in words:  # stays until another run, that only one beside it can be, has come too
+    deadline = time.monotonic() + 60
+    while len(list(run.parent.glob("net-*"))) < 2:
+        sys.exit("alone") if time.monotonic() > deadline else time.sleep(0.05)
 if "--die-once" in words and "--ckpt_path" not in words:
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
@@ -172,6 +177,19 @@ def test_a_run_takes_the_checkpoint_of_another_of_the_same_seed(claim, run, tmp_
         assert made[made.index("--data.checkpoint") + 1] == str(folder / "checkpoints" / "best.ckpt")
     _, words, _ = run(claim(**chain()), seeds=2, composer=composed)
     assert len(words) == 4  # all cached
+
+
+def test_runs_at_once_give_what_runs_in_turn_do(claim, run, tmp_path):
+    in_turn, _, _ = run(claim(**chain()), composer=composed)
+    shutil.rmtree(tmp_path / "runs")
+    at_once, words, _ = run(claim(**chain()), composer=composed, jobs=3)
+    assert len(words) == 6
+    assert [entry | {"seconds": 0} for entry in at_once] == [entry | {"seconds": 0} for entry in in_turn]
+
+
+def test_two_jobs_run_beside_each_other(claim, run):
+    entries, _, _ = run(claim(["--meet", "yes"]), seeds=2, jobs=2)
+    assert entries[0]["verdict"] != "failed"
 
 
 def test_the_last_checkpoint_and_the_seed_are_filled_in(claim, run):
