@@ -17,6 +17,8 @@ from .margins import Margins
 from .matching_comparison import MatchingComparison
 from .matching_writer import MatchingWriter
 from .prediction_writer import PredictionWriter
+from .radius_warm_up import RadiusWarmUp
+from .relabeled_report import RelabeledReport
 from .robust_accuracy import RobustAccuracy
 from .transferability import Transferability
 
@@ -39,6 +41,8 @@ __all__ = [
     "MatchingWriter",
     "NonFiniteLossError",
     "PredictionWriter",
+    "RadiusWarmUp",
+    "RelabeledReport",
     "RobustAccuracy",
     "Transferability",
 ]

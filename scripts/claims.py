@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from .fields import fields_of, list_of, number_of, optional_number, text_of
+from .chains import in_order, needs
+from .fields import fields_of, flag_of, list_of, number_of, optional_number, text_of
 
 __all__ = [
     "CLAIMS",
@@ -34,7 +35,11 @@ _CRITERIA = ("at_least", "above", "at_most", "at_least_best_of", "above_all", "b
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end) or ``theodolite test``."""
+    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end) or ``theodolite test``.
+
+    In the overrides ``{name}`` stands for the best checkpoint of another run of the claim, of the same seed,
+    ``{name:last}`` for its last one, and ``{seed}`` for the seed.
+    """
 
     name: str
     config: Path
@@ -96,7 +101,7 @@ class Claim:
     """A published result: its source, the runs that measure it, and the rows that compare.
 
     ``seeds`` are those of the default run (each draws fresh training and test data); ``budget_minutes`` is the time all
-    runs and seeds take together on 2 CPU cores.
+    runs and seeds take together on 2 CPU cores, or on a GPU where the claim needs one (``gpu``).
     """
 
     id: str
@@ -107,6 +112,7 @@ class Claim:
     runs: Mapping[str, Run]
     rows: tuple[Row, ...]
     figure: Curves | None = None
+    gpu: bool = False
 
 
 def load_claims(folder: Path = CLAIMS) -> dict[str, Claim]:
@@ -125,7 +131,8 @@ def load_claim(path: Path) -> Claim:
     The file holds ``id`` (the file's name), ``title``, ``source`` (``paper`` and ``table``), ``seeds``,
     ``budget_minutes``, ``rows`` (the fields of :class:`Row`) and either one ``config`` (with ``command`` and
     ``overrides``) or ``runs``, a mapping from a name to these three; and perhaps ``figure``, the fields of
-    :class:`Curves`. Configs are looked for beside the claim, then among the shipped ones.
+    :class:`Curves`, and ``gpu: true`` if it needs one. Configs are looked for beside the claim,
+    then among the shipped ones.
 
     Args:
         path: The YAML file.
@@ -145,7 +152,7 @@ def load_claim(path: Path) -> Claim:
         raise ValueError(msg) from None
     where = path.name
     required = ("id", "title", "source", "budget_minutes", "rows")
-    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs", "figure"))
+    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs", "figure", "gpu"))
     if fields["id"] != path.stem:
         msg = f"{where}: id is {fields['id']!r} but must be the file's name, {path.stem!r}"
         raise ValueError(msg)
@@ -171,6 +178,7 @@ def load_claim(path: Path) -> Claim:
         runs=runs,
         rows=rows,
         figure=_curves(fields["figure"], f"{where}, figure") if "figure" in fields else None,
+        gpu=flag_of(fields.get("gpu", False), f"{where}, gpu"),
     )
 
 
@@ -255,14 +263,16 @@ def _runs(fields: Mapping[str, Any], where: str, folder: Path) -> dict[str, Run]
             raise ValueError(msg)
     else:
         entries = {"main": {key: fields[key] for key in ("config", "command", "overrides") if key in fields}}
-    return {str(name): _run(str(name), entry, f"{where}, run {name}", folder) for name, entry in entries.items()}
+    runs = {str(name): _run(str(name), entry, f"{where}, run {name}", folder) for name, entry in entries.items()}
+    in_order({name: needs(run.overrides) for name, run in runs.items()}, list(runs), where)
+    return runs
 
 
 def _run(name: str, entry: Any, where: str, folder: Path) -> Run:
     """Read one run and find its config."""
     fields = fields_of(entry, where, ("config",), ("command", "overrides"))
-    if not name.replace("_", "").replace("-", "").isalnum():
-        msg = f"{where}: a run's name is part of a folder's: letters, digits, - and _ only"
+    if not name.replace("_", "").replace("-", "").isalnum() or name == "seed":
+        msg = f"{where}: a run's name is part of a folder's: letters, digits, - and _ only; {{seed}} is the seed"
         raise ValueError(msg)
     command = fields.get("command", "fit")
     if command not in _COMMANDS:

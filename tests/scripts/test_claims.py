@@ -77,6 +77,10 @@ def _change(path, value):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
+        (_change(["gpu"], "yes"), "sbm.yaml, gpu is 'yes' but must be true or false"),
+        (_change(["runs", "bp", "overrides"], ["{net}"]), "run bp: {net} stands for the checkpoint of a run 'net'"),
+        (_change(["runs", "bp", "overrides"], ["{bp}"]), "in a circle: bp <- bp"),
+        (_change(["runs", "seed"], {"config": "lgnn.yaml"}), "{seed} is the seed"),
         (_change(["title"], None), "sbm.yaml misses title"),
         (_change(["titel"], "x"), "has unknown titel"),
         (_change(["id"], "other"), "must be the file's name, 'sbm'"),
