@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
 __all__ = ["Units", "hidden_units", "innermost"]
 
@@ -68,7 +69,7 @@ def hidden_units(network: nn.Module) -> list[Units]:
     """
     try:
         graph = _Tracer().trace(network)
-    except (fx.proxy.TraceError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except (TraceError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         msg = f"align: torch.fx cannot trace {type(network).__name__} ({str(error).splitlines()[0]}); search unaligned."
         raise ValueError(msg) from error
     return _Reader(network).read(graph)
@@ -184,6 +185,6 @@ def _keeps_units(node: fx.Node) -> bool:
     """Tell whether a reshape flattens all axes from the second one on."""
     given = node.args[1:]
     if _name(node) == "flatten":
-        return (given[0] if given else node.kwargs.get("start_dim", 0)) == 1
+        return bool((given[0] if given else node.kwargs.get("start_dim", 0)) == 1)
     sizes = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
-    return len(sizes) == 2 and sizes[-1] == -1
+    return len(sizes) == 2 and bool(sizes[-1] == -1)

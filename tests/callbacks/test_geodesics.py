@@ -147,7 +147,7 @@ def test_beads_are_trained_on_the_loss_until_the_error_is_low(tmp_path, referenc
 
 
 def test_a_permuted_reference_is_aligned(tmp_path):
-    module = task(0)
+    module = low(task(0))
     order = torch.tensor([2, 0, 3, 1])
     state = dict(module.state_dict())
     for name, axis in (("layers.0.weight", 0), ("layers.0.bias", 0), ("layers.1.weight", 1)):
@@ -158,7 +158,7 @@ def test_a_permuted_reference_is_aligned(tmp_path):
         callback = GeodesicPath(str(tmp_path / "copy.ckpt"), method="linear", align=align)
         trainer(tmp_path / str(align), callback).test(module, datamodule=data(), verbose=False)
         barriers.append(metrics(tmp_path / str(align))["test/geodesic/loss_barrier"])
-    assert barriers[0] > 0.001
+    assert barriers[0] > 0
     assert barriers[1] == 0
     path = Path.load(tmp_path / "True/paths/test.pt")
     assert torch.equal(path.beads[0], path.beads[1])
