@@ -3,10 +3,12 @@
 from .baseline_comparison import BaselineComparison
 from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
+from .energy_gap import EnergyGap
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .geodesic_path import GeodesicPath
 from .homogeneous_bias import HomogeneousBias
 from .interpolation_bias import InterpolationBias
+from .level_set_components import LevelSetComponents
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
 from .level_set_theorems import LevelSetTheorems
@@ -23,10 +25,12 @@ __all__ = [
     "BaselineComparison",
     "CertifiedAccuracy",
     "CommunityWriter",
+    "EnergyGap",
     "FiniteLoss",
     "GeodesicPath",
     "HomogeneousBias",
     "InterpolationBias",
+    "LevelSetComponents",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
     "LevelSetTheorems",

@@ -1,5 +1,6 @@
 """Find a path between two networks, or between many pairs at once, by any method."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
@@ -146,8 +147,11 @@ def _tested(
 
 def _check_ends(landscape: Landscape, ends: Tensor, accepted: float) -> None:
     values = landscape.values(ends)
-    worst = float(values.nan_to_num(nan=float("inf")).max())
-    if not worst <= accepted:
+    worst = float(values.max())
+    if math.isnan(worst):
+        msg = "connect: the value of an end is not a number; check its weights (a diverged training?) and the batches."
+        raise ValueError(msg)
+    if worst > accepted:
         msg = (
             f"connect(level={accepted:g}): an end has the value {worst:g}, so no path can stay below; train the "
             "networks further or give a higher level."

@@ -11,6 +11,7 @@ from torch import nn
 
 from theodolite.callbacks import GeodesicPath, LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
 from theodolite.callbacks.geodesics import Path, connect, flat, unflat
+from theodolite.callbacks.geodesics.training import Training
 from theodolite.callbacks.level_set_geodesics import agreements, fresh_points
 from theodolite.datamodules import RegressionDataModule
 from theodolite.modules.regression import FeedForward, Regression
@@ -201,6 +202,75 @@ def test_any_module_with_a_loss_function(tmp_path):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "other.ckpt"))).test(module, datamodule=data(), verbose=False)
 
 
+def test_a_killed_search_of_the_callback_goes_on(tmp_path, reference, monkeypatch):
+    """Killed at its second exchange: what was trained is not trained again, and the path is that of one go."""
+    torch.save({"state_dict": low(task(1)).state_dict()}, reference)
+    module, options = low(task(0)), {"lr": 0.01, "max_steps": 3000}
+    trainer(tmp_path / "whole", GeodesicPath(reference, 0.03, **options)).test(module, data(), verbose=False)
+    expected = Path.load(tmp_path / "whole/paths/test.pt")
+    assert expected.num_beads > 3
+    trained, original = [], Training.advance
+
+    def dies(self):
+        trained.append(len(self.owners))
+        if len(trained) == 2:
+            raise RuntimeError("killed")
+        return original(self)
+
+    monkeypatch.setattr(Training, "advance", dies)
+    file = tmp_path / "search.pt"
+    resumed = GeodesicPath(reference, 0.03, **options, resume=str(file))
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path / "dead", resumed).test(module, data(), verbose=False)
+    assert file.is_file()
+    resumed = GeodesicPath(reference, 0.03, **options, resume=str(file))
+    trainer(tmp_path / "again", resumed).test(module, data(), verbose=False)
+    path = Path.load(tmp_path / "again/paths/test.pt")
+    torch.testing.assert_close(path.beads, expected.beads, rtol=0, atol=0)
+    assert path.connected == expected.connected
+    assert not file.exists()
+
+
+class Normalised(Foreign):
+    """Batch normalisation: its statistics belong to no point of a path."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def test_batch_norm_is_re_estimated_and_everything_is_left_as_found(tmp_path):
+    """The ends' losses are those of the batch's own statistics; buffers, modes, gradients and random state stay."""
+    torch.manual_seed(0)
+    module, other = Normalised(), Normalised()
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.ckpt")
+    module.net[1].running_mean.fill_(7.0)
+    module.net[0].weight.requires_grad_(False)
+    module.net[1].eval()
+    module.net[3].bias.grad = torch.ones(1)
+    before, modes = state_of(module), [part.training for part in module.modules()]
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, "linear", loss_fn=squared)
+    runner = trainer(tmp_path, callback)
+    seen = []
+    callback._show = lambda *_: seen.append(torch.get_rng_state())
+    state = torch.get_rng_state()
+    runner.test(module, datamodule=data(), verbose=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in state_of(module).items())
+    assert [part.training for part in module.modules()] == modes
+    assert not module.net[0].weight.requires_grad
+    assert module.net[3].bias.grad is not None
+    x, y = (part.double() for part in next(iter(data().train_dataloader()))[:2])
+    with torch.no_grad():
+        hidden = module.double().net[0](x)
+        scaled = (hidden - hidden.mean(0)) / (hidden.var(0) + 1e-5).sqrt() * module.net[1].weight + module.net[1].bias
+        expected = (module.net[3](scaled.tanh()) - y).square().mean()
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, "linear", loss_fn=squared)
+    trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
+    path = Path.load(tmp_path / "paths/test.pt")
+    assert float(path.values[0]) == pytest.approx(float(expected), rel=1e-6)
+
+
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_two_processes_find_the_path_of_one(tmp_path, reference):
@@ -344,6 +414,16 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         GeodesicPath(reference, num_batches=-1)
     with pytest.raises(ValueError, match=r"layers.0.weight is \(4, 1\) there and \(5, 1\) here"):
         trainer(tmp_path, GeodesicPath(reference)).test(task(0, (1, 5, 1)), datamodule=data(), verbose=False)
+    diverged = {name: value * float("nan") for name, value in task(0).state_dict().items()}
+    torch.save({"state_dict": diverged}, tmp_path / "nan.ckpt")
+    for level in (1.0, None):
+        callback = GeodesicPath(str(tmp_path / "nan.ckpt"), level)
+        with pytest.raises(ValueError, match="the value of an end is not a number"):
+            trainer(tmp_path, callback).test(task(0), datamodule=data(), verbose=False)
+    del diverged["network.layers.1.bias"]
+    torch.save({"state_dict": diverged}, tmp_path / "partial.ckpt")
+    with pytest.raises(ValueError, match=r"network.layers.1.bias is absent there and \(1,\) here"):
+        trainer(tmp_path, GeodesicPath(str(tmp_path / "partial.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     torch.save([1], tmp_path / "list.ckpt")
     with pytest.raises(ValueError, match="holds no state_dict"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)
