@@ -4,10 +4,12 @@ from .baseline_comparison import BaselineComparison
 from .certified_accuracy import CertifiedAccuracy
 from .community_writer import CommunityWriter
 from .direction_convergence import DirectionConvergence
+from .energy_gap import EnergyGap
 from .finite_loss import FiniteLoss, NonFiniteLossError
 from .geodesic_path import GeodesicPath
 from .homogeneous_bias import HomogeneousBias
 from .interpolation_bias import InterpolationBias
+from .level_set_components import LevelSetComponents
 from .level_set_geodesics import LevelSetGeodesics
 from .level_set_snapshots import LevelSetSnapshots
 from .level_set_theorems import LevelSetTheorems
@@ -27,10 +29,12 @@ __all__ = [
     "CertifiedAccuracy",
     "CommunityWriter",
     "DirectionConvergence",
+    "EnergyGap",
     "FiniteLoss",
     "GeodesicPath",
     "HomogeneousBias",
     "InterpolationBias",
+    "LevelSetComponents",
     "LevelSetGeodesics",
     "LevelSetSnapshots",
     "LevelSetTheorems",

@@ -1,7 +1,7 @@
 """A loss as a function of parameter vectors, many at a time: all that searches for paths see of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
 
-__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "unflat"]
+__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "own_loss", "unflat"]
 
 #: Gives a scalar of a module and a batch: a loss, or a held-out metric.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -26,9 +26,11 @@ class Landscape(ABC):
 
     Attributes:
         counted: Which parameters lengths count, (P,) bool; ``None`` for all.
+        num_batches: How many batches gradients are taken on in turn.
     """
 
     counted: Tensor | None = None
+    num_batches: int = 1
 
     @abstractmethod
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -79,6 +81,7 @@ class ModelLandscape(Landscape):
         loss_fn: Training loss of (module, batch), a mean over samples; ``None`` calls ``module.loss(batch)``.
         level_fn: Quantity of the level of (module, batch), a mean over samples; ``None`` for the training loss.
         level_batches: Batches it is averaged over, weighted by samples; ``None`` for ``batches``.
+        level_scale: Applied to that average, elementwise and increasing, e.g. ``torch.exp`` for a perplexity.
         count: Parameters that lengths count: all, or the weights (two or more axes) without biases.
         chunk_bytes: Memory of the activations of points evaluated together, in bytes.
 
@@ -94,6 +97,7 @@ class ModelLandscape(Landscape):
         loss_fn: LossFunction | None = None,
         level_fn: LossFunction | None = None,
         level_batches: Sequence[Any] | None = None,
+        level_scale: Callable[[Tensor], Tensor] | None = None,
         count: Literal["all", "weights"] = "all",
         chunk_bytes: int = 2**23,
     ) -> None:
@@ -108,9 +112,11 @@ class ModelLandscape(Landscape):
             raise ValueError(msg)
         self.module = module
         self.batches = batches
+        self.num_batches = len(batches)
         self.level_batches = batches if level_batches is None else level_batches
-        self._loss = _Objective(module, loss_fn or _own_loss)
-        self._level = _Objective(module, level_fn or loss_fn or _own_loss)
+        self._loss = _Objective(module, loss_fn or own_loss)
+        self._level = _Objective(module, level_fn or loss_fn or own_loss)
+        self._scale = level_scale or _unchanged
         self._norms = batch_norms(module)
         self.counted = None
         if count == "weights":
@@ -139,14 +145,14 @@ class ModelLandscape(Landscape):
     def values(self, points: Tensor) -> Tensor:
         """Average the quantity over the level's batches."""
         if self._norms:
-            return torch.stack([self._recalibrated(point) for point in points])
+            return self._scale(torch.stack([self._recalibrated(point) for point in points]))
         total, samples = points.new_zeros(len(points)), 0
         for batch in self.level_batches:
             size = num_samples(batch)
             chunks = points.split(self._chunk(self._level, points, batch))
             total += size * torch.cat([self._at(self._level, chunk, batch) for chunk in chunks])
             samples += size
-        return total / samples
+        return self._scale(total / samples)
 
     def _at(self, objective: "_Objective", points: Tensor, batch: Any) -> Tensor:
         return self._evaluate(objective, unflat(points, self.module, "module."), batch)
@@ -203,13 +209,23 @@ class _Objective(nn.Module):
         return self.function(self.module, batch)
 
 
-def _own_loss(module: Any, batch: Any) -> Tensor:
+def own_loss(module: Any, batch: Any) -> Tensor:
+    """Call the module's ``loss(batch)``."""
     return module.loss(batch)
 
 
-def flat(module: nn.Module) -> Tensor:
-    """Copy a module's parameters into one vector, (P,), in the order of ``named_parameters``."""
-    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def flat(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Copy a module's parameters, or another's by name, into one vector, (P,), in the order of ``named_parameters``."""
+    return torch.cat(
+        [
+            (parameter if state is None else state[name]).detach().to(parameter).reshape(-1)
+            for name, parameter in module.named_parameters()
+        ]
+    )
 
 
 def unflat(points: Tensor, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:

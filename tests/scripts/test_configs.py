@@ -17,6 +17,7 @@ ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
 UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
+UNTRAINED += ["geodesics/components.yaml", "geodesics/energy_gap.yaml"]
 #: Those that need the checkpoint of another experiment.
 GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
@@ -174,6 +175,32 @@ def test_theorems_hold_on_two_instances_and_log_what_their_claims_read(tmp_path,
     with (tmp_path / "geodesics_theorems/tiny/metrics.csv").open() as file:
         measured = {("main", key): float(value) for key, value in next(csv.DictReader(file)).items() if value}
     assert [judge(row, measured)[0] for row in claim.rows] == ["met"] * len(claim.rows)
+
+
+#: Options that make the measurements of level sets tiny.
+SMALL = {
+    "components-quadratic": ("components", ["--data.num_samples", "10", "--trainer.callbacks.networks", "3",
+                                            "--trainer.callbacks.max_steps", "40", "--trainer.callbacks.lr", "0.1",
+                                            "--trainer.callbacks.bead_steps", "30"]),
+    "energy-gap-quadratic": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
+                                            "--trainer.callbacks.train_steps", "5"]),
+    "energy-gap-relu": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
+                                       "--trainer.callbacks.train_steps", "5"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_level_set_configs_log_what_their_claims_read(tmp_path, name):
+    claim = load_claims()[name]
+    config, options = SMALL[name]
+    words = ["test", "--config", str(CONFIGS / f"geodesics/{config}.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += [*claim.runs["main"].overrides, *options, "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="networks got there|uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / f"geodesics_{config}/tiny/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    assert {row.metric for row in claim.rows} <= logged
+    assert list((tmp_path / f"geodesics_{config}/tiny/figures/test").glob("*.png"))
 
 
 def test_prediction_config_labels_a_users_graph(tmp_path, capsys):
