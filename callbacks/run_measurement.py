@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ..modules.bias import max_margin, potentials, references
+from ..modules.bias import max_margin, potentials, predictors, references
 from .comparison import mean_and_standard_error
 from .media import log_figure, log_table
 from .reference_cache import cached
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RunMeasurement"]
 
+#: Modules that reference solutions come from.
+_SOLVERS = (max_margin, potentials, predictors, references)
+
 
 class RunMeasurement(Callback, ABC):
     """Log quantities of every run of an :class:`ImplicitBias` task: their mean, least and largest over runs.
@@ -27,8 +30,8 @@ class RunMeasurement(Callback, ABC):
     Logs ``train/<name>``, ``train/<name>_min`` and ``train/<name>_max`` after each epoch, and the same under ``test/``
     with ``test/<name>_stderr``, the standard error of the mean over runs. At the test it writes the table
     ``tables/test/<quantities>.csv``, a row a run, and the figure ``figures/test/<quantities>.png``: each quantity
-    against the number of steps, mean and range over runs. The history is part of the checkpoint. One process only, as
-    the task.
+    against the number of steps, mean and range over runs. The history is part of the checkpoint; solutions of convex
+    programs are kept in the datamodule's ``data_dir`` too, where it has one. One process only, as the task.
     """
 
     #: Name of the table and the figure.
@@ -104,7 +107,7 @@ class RunMeasurement(Callback, ABC):
         """
         if name not in self.memory:
             folder = getattr(getattr(pl_module.trainer, "datamodule", None), "data_dir", None)
-            sources = [Path(inspect.getfile(source)) for source in (type(self), max_margin, references, potentials)]
+            sources = [Path(inspect.getfile(source)) for source in (type(self), *_SOLVERS)]
             self.memory[name] = cached(folder, solve, sources, name, *inputs).to(pl_module.device)
         return self.memory[name]
 
