@@ -55,8 +55,9 @@ class Target:
         at_least: The value must be >= this number.
         above: The value must be > this number.
         at_most: The value must be <= this number.
-        at_least_best_of: The value must be >= the largest of these metrics, less ``minus``. A metric of another run of
-            the claim is written ``run:metric``.
+        at_least_best_of: The value must be >= the largest of these metrics, times ``times``, less ``minus``. A metric
+            of another run of the claim is written ``run:metric``.
+        times: Factor on the best of ``at_least_best_of``, > 0.
         minus: Slack under the best of ``at_least_best_of``, in the metric's unit; negative for a lead over it.
         above_all: The value must be > each of these metrics.
         below_all: The value must be < each of these metrics.
@@ -66,6 +67,7 @@ class Target:
     above: float | None = None
     at_most: float | None = None
     at_least_best_of: tuple[str, ...] = ()
+    times: float = 1.0
     minus: float = 0.0
     above_all: tuple[str, ...] = ()
     below_all: tuple[str, ...] = ()
@@ -212,9 +214,10 @@ def judge(row: Row, measured: Mapping[tuple[str, str], float]) -> tuple[str, str
         best = _best(row.run, target.at_least_best_of, measured)
         complete = complete and best is not None
         best = math.nan if best is None else best
-        met.append(value >= best - target.minus)
+        met.append(value >= target.times * best - target.minus)
         slack = f" {'-' if target.minus > 0 else '+'} {abs(target.minus):g}" if target.minus else ""
-        words.append(f">= best baseline {best:.3f}{slack}")
+        factor = f"{target.times:g} x " if target.times != 1 else ""
+        words.append(f">= {factor}best baseline {best:.3f}{slack}")
     if target.above_all:
         best = _best(row.run, target.above_all, measured)
         complete = complete and best is not None
@@ -325,12 +328,12 @@ def _curves(entry: Any, where: str) -> Curves:
 
 def _target(entry: Any, where: str) -> Target:
     """Read a target; at least one criterion must be given."""
-    fields = fields_of(entry, where, (), (*_CRITERIA, "minus"))
+    fields = fields_of(entry, where, (), (*_CRITERIA, "times", "minus"))
     empty = not any(fields.get(name) not in (None, []) for name in _CRITERIA)
-    if empty or ("minus" in fields and not fields.get("at_least_best_of")):
+    if empty or ({"times", "minus"} & set(fields) and not fields.get("at_least_best_of")):
         msg = (
-            f"{where}: give at_least, above, at_most, at_least_best_of (with minus), above_all or below_all; leave "
-            "target out to show only"
+            f"{where}: give at_least, above, at_most, at_least_best_of (with times, minus), above_all or below_all; "
+            "leave target out to show only"
         )
         raise ValueError(msg)
     return Target(
@@ -338,6 +341,7 @@ def _target(entry: Any, where: str) -> Target:
         above=optional_number(fields, "above", where),
         at_most=optional_number(fields, "at_most", where),
         at_least_best_of=tuple(map(str, list_of(fields.get("at_least_best_of", []), f"{where}, at_least_best_of"))),
+        times=1.0 if fields.get("times") is None else number_of(fields["times"], f"{where}, times"),
         minus=optional_number(fields, "minus", where) or 0.0,
         above_all=tuple(map(str, list_of(fields.get("above_all", []), f"{where}, above_all"))),
         below_all=tuple(map(str, list_of(fields.get("below_all", []), f"{where}, below_all"))),
