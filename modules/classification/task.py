@@ -120,6 +120,10 @@ class ImageClassifier(Task):
             sample_id = sample_id + self.current_epoch * _EPOCH
         return self.objective(self, x, y, sample_id)
 
+    def error(self, batch: Any) -> Tensor:
+        """Give the share of the images of a batch that are classified wrongly."""
+        return fooled(self(batch[0]), batch[1], targeted=False).float().mean()
+
     def num_samples(self, batch: Any) -> int:
         """Count the images of a batch."""
         return len(batch[0])

@@ -17,6 +17,7 @@ ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 #: Those that are run by `theodolite predict` or `test`, and have tests of their own.
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
 UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
+UNTRAINED += ["geodesics/mnist.yaml"]
 #: Those that need the checkpoint of another experiment.
 GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
@@ -160,6 +161,20 @@ def test_geodesics_configs_log_what_their_claims_read(tmp_path, name):
         logged = set(next(csv.reader(file)))
     assert {row.metric for row in load_claims()[f"geodesics-{name}"].rows} <= logged
     assert list((tmp_path / f"geodesics_{name}/tiny").rglob("geodesics.csv"))
+
+
+@pytest.mark.parametrize("name", ["mnist"])
+def test_geodesics_of_images_log_what_their_claims_read(tmp_path, name, image_dir):
+    """Levels that every network is below: the straight lines pass too."""
+    words = ["test", "--config", str(CONFIGS / f"geodesics/{name}.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += ["--data.data_dir", str(image_dir), "--data.test_samples", "6", "--data.train_samples", "8"]
+    words += ["--data.batch_size", "4", "--trainer.callbacks.max_steps", "2", "--trainer.callbacks.network_block", "1"]
+    words += ["--trainer.callbacks.bead_steps", "2", "--trainer.callbacks.grid", "3", "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="pairs got there in 2 steps|uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / f"geodesics_{name}/tiny/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    assert {row.metric for row in load_claims()[f"geodesics-{name}"].rows} <= logged
 
 
 @pytest.mark.parametrize(
