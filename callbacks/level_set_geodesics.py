@@ -69,6 +69,7 @@ class LevelSetGeodesics(Callback):
         bead_steps: Most steps of a bead.
         block: Steps between two looks at a bead.
         bead: Beads are trained below this share of the level.
+        ends: Networks are kept when first seen below this share of the level.
         accept: The authors' convention accepts this multiple of the level; infinite to test no segment.
         grid: Points tested first on a segment, both ends included.
         split: Where a segment that fails gets its bead: in the middle, or where it is highest.
@@ -97,6 +98,7 @@ class LevelSetGeodesics(Callback):
         bead_steps: int = 20000,
         block: int = 15,
         bead: float = 0.95,
+        ends: float = 1.0,
         accept: float = 1.1,
         grid: int = 101,
         split: Literal["middle", "highest"] = "middle",
@@ -124,6 +126,9 @@ class LevelSetGeodesics(Callback):
             if value not in get_args(allowed):
                 msg = f"LevelSetGeodesics({name}={value!r}): choose from {', '.join(get_args(allowed))}."
                 raise ValueError(msg)
+        if not 0 < ends <= 1:
+            msg = f"LevelSetGeodesics(ends={ends}): must be in (0, 1]."
+            raise ValueError(msg)
         if any(len(point) != 4 for point in published):
             msg = "LevelSetGeodesics(published=...): each point is [level, length, error of the length, beads]."
             raise ValueError(msg)
@@ -131,6 +136,7 @@ class LevelSetGeodesics(Callback):
         self.pairs = pairs
         self.networks = networks or 2 * pairs
         self.metric: Metric = metric
+        self.ends = ends
         clip = float("inf") if clip is None else clip
         shared = {"optimizer": optimizer, "lr": lr, "clip": clip, "max_steps": bead_steps, "block": block,
                   "bead": bead, "split": split, "grid": grid, "tolerance": tolerance,
@@ -172,7 +178,8 @@ class LevelSetGeodesics(Callback):
             seed = trainer.strategy.broadcast(torch.initial_seed())
             starts = fresh_points(pl_module, self.networks, seed)
             landscape = self._landscape(trainer, pl_module, seed)
-            networks, reached = snapshots(landscape, starts, self.levels, **self.training)
+            limits = [self.ends * level for level in self.levels]
+            networks, reached = snapshots(landscape, starts, limits, **self.training)
             if starts.shape[1] >= _LARGE:
                 landscape = Remembered(landscape)
             rows = {

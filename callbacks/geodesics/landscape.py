@@ -173,7 +173,7 @@ class ModelLandscape(Landscape):
     def _size(self, batch: Any) -> int:
         """Count the samples of a batch: what the module counts, where it does."""
         own: Any = getattr(self.module, "num_samples", None)
-        return own(batch) if callable(own) else num_samples(batch)
+        return num_samples(batch) if own is None else own(batch)
 
     def _chunk(self, objective: "_Objective", points: Tensor, batch: Any) -> int:
         """Give how many points are evaluated together: measured once by what autograd keeps of one."""
