@@ -86,7 +86,8 @@ class ModelLandscape(Landscape):
             outside of it.
 
     Raises:
-        ValueError: If there is no batch or no loss, or ``chunk_bytes`` is not positive.
+        ValueError: If there is no batch or no loss, ``chunk_bytes`` is not positive, or a layer keeps statistics that
+            cannot be re-estimated.
     """
 
     def __init__(

@@ -193,6 +193,34 @@ def test_snapshots_stop_and_are_not_repeated_after_a_resume(tmp_path):
         trainer(tmp_path, LevelSetSnapshots([1.0], "val/none"), max_epochs=1, log_every_n_steps=1).fit(task(0), data())
 
 
+class NineHeldOut(RegressionDataModule):
+    """Data with another number of samples to validate on."""
+
+    def dataset(self, split):
+        return RegressionDataModule.dataset(data(9) if split == "val" else self, split)
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_snapshots_on_two_processes_are_those_of_one(tmp_path):
+    """Eight samples to train in one batch on all ranks together, nine to validate."""
+    for devices in (1, 2):
+        more = {"devices": 2, "strategy": "ddp_spawn"} if devices == 2 else {}
+        callback, folder = LevelSetSnapshots([0.2, 0.05, 1e-9]), tmp_path / str(devices)
+        held = NineHeldOut(num_samples=8, batch_size=8 // devices)
+        trainer(folder, callback, max_epochs=20, log_every_n_steps=1, **more).fit(task(0), held)
+    one, two = (
+        {path.name: torch.load(path, weights_only=True) for path in (tmp_path / devices / "snapshots").iterdir()}
+        for devices in ("1", "2")
+    )
+    assert set(one) == set(two) == {"level_0.2.ckpt", "level_0.05.ckpt"}
+    for name, content in one.items():
+        for key in ("level", "epoch", "global_step"):
+            assert two[name][key] == content[key]
+        assert two[name]["value"] == pytest.approx(content["value"], rel=1e-6)
+        torch.testing.assert_close(two[name]["state_dict"], content["state_dict"])
+
+
 def test_levels_of_small_networks(tmp_path):
     """Easy levels of the quadratic: every pair gets there and is connected; the module keeps its weights."""
     torch.manual_seed(0)

@@ -108,6 +108,26 @@ def test_batch_norm_is_re_estimated_at_every_point_and_left_as_it_was():
     assert module.training
 
 
+def test_statistics_that_cannot_be_re_estimated_are_refused():
+    tracking = nn.Sequential(nn.Linear(1, 6), nn.InstanceNorm1d(6, track_running_stats=True))
+    with pytest.raises(ValueError, match=r"1 \(InstanceNorm1d\) keeps running statistics, .*track_running_stats=False"):
+        ModelLandscape(tracking, batches(), loss_fn=lambda module, batch: module(batch[0]).mean())
+    module = Normalised().double().eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cannot be re-estimated on a batch of one sample .*change the batch size"):
+        ModelLandscape(module, batches((4, 1))).values(flat(module)[None])
+    beside = ModelLandscape(
+        module,
+        batches(),
+        loss_fn=lambda net, batch: net.net[3].weight.square().sum(),
+        level_fn=lambda net, batch: net.loss(batch),
+    )
+    with pytest.raises(ValueError, match="BatchNorm1d of 6 channels cannot be re-estimated: the training loss never"):
+        beside.values(flat(module)[None])
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not module.net[1].training
+
+
 def test_as_measured_restores_each_parts_mode():
     module = Normalised()
     module.net[1].eval()
