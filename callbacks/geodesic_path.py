@@ -187,10 +187,10 @@ class GeodesicPath(EvaluationMeasurement):
             console.print(f"{'Path' if place == file else 'Figure'}: {place}", soft_wrap=True, highlight=False)
 
 
-def settings_of(convention: Literal["certified", "authors"], *, lr: float, max_steps: int, max_passes: int) -> Settings:
-    """Give the settings of a convention, with a budget."""
+def settings_of(convention: Literal["certified", "authors"], **changes: Any) -> Settings:
+    """Give the settings of a convention, some of them changed."""
     base = vars(AUTHORS if convention == "authors" else Settings())
-    return Settings(**{**base, "lr": lr, "max_steps": max_steps, "max_passes": max_passes})
+    return Settings(**{**base, **changes})
 
 
 def _own_error(module: Any, batch: Any) -> Tensor:
