@@ -73,8 +73,9 @@ def test_a_second_run_logs_the_same_and_solves_nothing(tmp_path, monkeypatch, da
         task = ImplicitBias(
             Dense(8, 2, init=0.1), "squared", steps=3, optimizer=lambda p: SteepestDescent(p, batch_dims=1)
         )
-        trainer = Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                          enable_model_summary=False, accelerator="cpu", callbacks=[callback()])  # fmt: skip
+        trainer = Trainer(default_root_dir=tmp_path, max_epochs=3, logger=False, enable_checkpointing=False,
+                          enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+                          callbacks=[callback()])  # fmt: skip
         trainer.fit(task, datamodule=problems)
         results.append(trainer.test(task, datamodule=problems, verbose=False)[0])
         monkeypatch.setattr(solved, None)
