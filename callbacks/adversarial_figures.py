@@ -47,13 +47,16 @@ def draw_accuracy(measured: Sequence[tuple[Attack, float]], clean: float, number
     return figure
 
 
-def draw_examples(examples: Sequence[Example], name: str, class_names: Sequence[str] | None = None) -> "Figure":
-    """Draw a column an example: the image, the change (scaled to its largest entry, grey is none), and the sum.
+def draw_examples(
+    examples: Sequence[Example], name: str, class_names: Sequence[str] | None = None, factor: float | None = None
+) -> "Figure":
+    """Draw a column an example: the image, the change (enlarged, grey is none), and the sum.
 
     Args:
         examples: Images of one or three channels; of others the first channel is shown.
         name: Name of the attack.
         class_names: Names of the classes, by default their numbers.
+        factor: Enlarges the changes, of which what leaves [-0.5, 0.5] is cut; by default each fills that range.
     """
     from matplotlib.figure import Figure
 
@@ -62,10 +65,11 @@ def draw_examples(examples: Sequence[Example], name: str, class_names: Sequence[
     for column, (original, changed, label, predicted) in enumerate(examples):
         delta = changed - original
         largest = float(delta.abs().max())
-        shown = (original, 0.5 + 0.5 * delta / (largest or 1.0), changed)
+        scale = factor or 0.5 / (largest or 1.0)
+        shown = (original, (0.5 + scale * delta).clamp(0, 1), changed)
         titles = (
             _class(label, class_names),
-            f"x {0.5 / largest:.3g}" if largest else "",
+            f"x {scale:.3g}" if largest else "",
             _class(predicted, class_names),
         )
         for axes, image, title in zip(grid[:, column], shown, titles, strict=True):

@@ -1,7 +1,7 @@
 """Find the path from a network to another inside a level set, in any evaluation loop."""
 
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -10,41 +10,53 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
+from .geodesics.alignment import aligned
 from .geodesics.figures import draw_plane, draw_profile
-from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat
-from .geodesics.path import Path
+from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_loss
+from .geodesics.path import Path, barrier
+from .geodesics.profile import along
 from .geodesics.search import Method, find_paths
 from .geodesics.settings import AUTHORS, Settings
 from .held_out import EvaluationMeasurement
 from .media import log_figure, run_directory
+from .reference import check_reference, reference_state
 from .training_batches import away_from_inference, gather_batches, training_batches
 
-__all__ = ["GeodesicPath"]
+__all__ = ["GeodesicPath", "Metric"]
+
+#: What a level bounds.
+Metric = Literal["loss", "error", "perplexity"]
 
 
 class GeodesicPath(EvaluationMeasurement):
     r"""Search for a path from the module to a reference network on which a quantity stays at or below a level.
 
-    Beads are trained on training batches; the quantity is the loss on these, or on the batches that the loop evaluates,
-    which then train nothing. Works with any LightningModule that has ``loss(batch)``, or a ``loss_fn``. Measures at the
-    end of ``validate`` and ``test``, and within ``fit`` every ``every_n_epochs``. The module is left as it was.
+    Beads are trained on the training batches by the loss; what the level bounds is a ``metric`` on these, or on the
+    batches that the loop evaluates, which then train nothing. Works with any LightningModule that has ``loss(batch)``,
+    or a ``loss_fn``; for the metric ``error`` also ``error(batch)`` (error rate of an image classifier, mean
+    absolute error of a regression), or an ``error_fn``. Measures at the end of ``validate`` and ``test``, and within
+    ``fit`` every ``every_n_epochs``. The module is left as it was.
 
-    Logs ``<stage>/geodesic/length`` (normalised: 1 is straight), ``beads``, ``maximum`` (certified on a refined grid,
-    in units of the loss), ``barrier`` (the maximum less the higher end), and ``connected`` (1, or 0 for "not at this
-    budget"). Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), and two figures: the loss along the path, and
-    the path over the loss surface on the plane of its beads. On several ranks the open segments are shared out and
-    every rank holds all batches. A search that is killed goes on from ``resume``.
+    Logs ``<stage>/geodesic/length`` (normalised: 1 is straight), ``beads``, ``maximum`` (of the metric, certified on a
+    refined grid), ``connected`` (1, or 0 for "not at this budget"), and the barriers by name: ``loss_barrier``,
+    ``error_barrier`` where there is an error, and that of the metric; each is the highest value on the path less that
+    of the higher end, on the batches of the level. Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), and two
+    figures: the metric along the path, and the path over its surface on the plane of the beads. On several ranks the
+    open segments are shared out and every rank holds all batches. A search that is killed goes on from ``resume``.
 
-    Cost, in forward passes over the batches: ``grid`` times the segments tested, plus 625 for the second figure; one
-    forward and backward pass on a batch for each bead and step.
+    Cost, in forward passes over the batches: ``grid`` times the segments tested, twice that of the segments found for
+    the barriers, plus 625 for the second figure; one forward and backward pass on a batch for each bead and step.
 
     Args:
         reference: Checkpoint of the other network (a file with ``state_dict``).
         level: The level; ``None`` for the higher of the two ends.
         method: ``dss`` (dynamic string sampling), ``linear``, ``bezier`` or ``neb``.
-        quantity: What the level bounds: the loss on the ``training`` batches or on the ``evaluated`` ones.
+        metric: What the level bounds: the ``loss``, the ``error``, or the ``perplexity``, the exponential of the loss.
+        quantity: On which batches: ``training`` or ``evaluated`` (held-out) ones.
         convention: ``certified``, or that of the ``authors``' code, which accepts 1.1 times the level.
         count: Parameters that lengths count.
+        align: First exchange hidden units of the reference to bring its weights close to the module's, which leaves its
+            function as it is (weight matching; feed-forward networks that ``torch.fx`` traces).
         num_batches: Training batches that beads are trained on; 0 for all.
         lr: Adam's rate for beads.
         max_steps: Most steps of a bead, or of the whole curve or band.
@@ -52,6 +64,7 @@ class GeodesicPath(EvaluationMeasurement):
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
         resume: File in which the search keeps what it has, and goes on from; ``None`` to start afresh.
         loss_fn: Loss of (module, batch), a mean over samples; ``None`` for ``module.loss(batch)``.
+        error_fn: Error of (module, batch), a mean over samples; ``None`` for ``module.error(batch)``, if any.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -63,9 +76,11 @@ class GeodesicPath(EvaluationMeasurement):
         reference: str,
         level: float | None = None,
         method: Method = "dss",
+        metric: Metric = "loss",
         quantity: Literal["training", "evaluated"] = "training",
         convention: Literal["certified", "authors"] = "certified",
         count: Literal["all", "weights"] = "all",
+        align: bool = False,
         num_batches: int = 0,
         lr: float = 1e-3,
         max_steps: int = 20000,
@@ -73,23 +88,28 @@ class GeodesicPath(EvaluationMeasurement):
         every_n_epochs: int = 0,
         resume: str | None = None,
         loss_fn: LossFunction | None = None,
+        error_fn: LossFunction | None = None,
     ) -> None:
-        if not FilePath(reference).is_file():
-            msg = f"GeodesicPath(reference={reference!r}): there is no such checkpoint; check the path."
-            raise FileNotFoundError(msg)
+        check_reference(reference, "GeodesicPath")
         super().__init__(every_n_epochs)
         if num_batches < 0:
             msg = f"GeodesicPath(num_batches={num_batches}): must be at least 0; 0 for all."
             raise ValueError(msg)
+        if metric not in get_args(Metric):
+            msg = f"GeodesicPath(metric={metric!r}): choose from {', '.join(get_args(Metric))}."
+            raise ValueError(msg)
         self.reference = reference
         self.level = level
         self.method: Method = method
+        self.metric: Metric = metric
         self.quantity = quantity
         self.settings = settings_of(convention, lr=lr, max_steps=max_steps, max_passes=max_passes)
         self.count: Literal["all", "weights"] = count
+        self.align = align
         self.num_batches = num_batches
         self.resume = FilePath(resume) if resume is not None else None
         self.loss_fn = loss_fn
+        self.error_fn = error_fn
 
     def _forget(self) -> None:
         self._evaluated: list[Any] = []
@@ -103,27 +123,57 @@ class GeodesicPath(EvaluationMeasurement):
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Search for the path, at the quantity of the stage."""
         with away_from_inference(), as_measured(pl_module):
-            landscape = ModelLandscape(
-                pl_module,
-                training_batches(trainer, pl_module, self.num_batches),
-                loss_fn=self.loss_fn,
-                level_batches=gather_batches(trainer, pl_module, self._evaluated) or None,
-                count=self.count,
-            )
-            ends = torch.stack([flat(pl_module), reference_point(pl_module, self.reference)])
+            batches = training_batches(trainer, pl_module, self.num_batches)
+            held = gather_batches(trainer, pl_module, self._evaluated) or None
+            landscapes = {
+                metric: self._landscape(pl_module, metric, batches, held) for metric in self._metrics(pl_module)
+            }
+            landscape = landscapes[self.metric]
+            state = reference_state(pl_module, self.reference, "GeodesicPath")
+            if self.align:
+                state = aligned(pl_module, state, batches[0], self.loss_fn or own_loss)
+            ends = torch.stack([flat(pl_module), flat(pl_module, state)])
             level = float(landscape.values(ends).max()) if self.level is None else self.level
             (path,) = find_paths(landscape, ends[:1], ends[1:], level, self.method, self.settings, state=self.resume)
-            for name, value in path.summary().items():
+            summary = path.summary()
+            for metric, other in landscapes.items():
+                values = path.values if metric == self.metric else along(other, path)
+                summary[f"{metric}_barrier"] = barrier(values)
+            del summary["barrier"]
+            for name, value in summary.items():
                 pl_module.log(f"{stage}/geodesic/{name}", value, sync_dist=True, batch_size=1)
             self._show(trainer, landscape, path, stage)
         self._forget()
+
+    def _metrics(self, pl_module: LightningModule) -> list[Metric]:
+        """List the metrics whose barriers are measured."""
+        errs = self.error_fn is not None or callable(getattr(pl_module, "error", None))
+        if self.metric == "error" and not errs:
+            msg = f"{type(pl_module).__name__} has no error(batch); give GeodesicPath error_fn(module, batch)."
+            raise ValueError(msg)
+        return ["loss", *(["error"] if errs else []), *(["perplexity"] if self.metric == "perplexity" else [])]
+
+    def _landscape(
+        self, pl_module: LightningModule, metric: Metric, batches: list[Any], held: list[Any] | None
+    ) -> ModelLandscape:
+        return ModelLandscape(
+            pl_module,
+            batches,
+            loss_fn=self.loss_fn,
+            level_fn=(self.error_fn or _own_error) if metric == "error" else None,
+            level_batches=held,
+            level_scale=torch.exp if metric == "perplexity" else None,
+            count=self.count,
+        )
 
     @rank_zero_only
     def _show(self, trainer: Trainer, landscape: ModelLandscape, path: Path, stage: str) -> None:
         file = run_directory(trainer) / "paths" / f"{stage}.pt"
         path.save(file)
         shown = [
-            log_figure(trainer, f"{stage}/geodesic_profile", draw_profile(path, f"loss, {self.quantity} batches")),
+            log_figure(
+                trainer, f"{stage}/geodesic_profile", draw_profile(path, f"{self.metric}, {self.quantity} batches")
+            ),
             log_figure(trainer, f"{stage}/geodesic_plane", draw_plane(landscape, path)),
         ]
         console = Console()
@@ -143,23 +193,5 @@ def settings_of(convention: Literal["certified", "authors"], **changes: Any) -> 
     return Settings(**{**base, **changes})
 
 
-def reference_point(module: LightningModule, reference: str) -> Tensor:
-    """Read the parameters of another network of the same architecture from a checkpoint, (P,).
-
-    Raises:
-        ValueError: If the file holds no ``state_dict``, or one whose parameters differ.
-    """
-    content = torch.load(reference, map_location=module.device, weights_only=True)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        msg = f"GeodesicPath(reference={reference!r}): the file holds no state_dict; give a checkpoint."
-        raise ValueError(msg)
-    for name, parameter in module.named_parameters():
-        if name not in state or state[name].shape != parameter.shape:
-            found = tuple(state[name].shape) if name in state else "absent"
-            msg = (
-                f"GeodesicPath(reference={reference!r}): {name} is {found} there and {tuple(parameter.shape)} here; "
-                "give a checkpoint of the same architecture."
-            )
-            raise ValueError(msg)
-    return torch.cat([state[name].to(parameter).reshape(-1) for name, parameter in module.named_parameters()])
+def _own_error(module: Any, batch: Any) -> Tensor:
+    return module.error(batch)

@@ -8,7 +8,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from ..modules.bias import FullyConnected
-from ..modules.bias.stationarity import kkt_residual, normalized_margins, sandwich_violation
+from ..modules.bias.losses import log_exponential_loss
+from ..modules.bias.stationarity import kkt_residual
+from ..modules.margins import normalized_margin, sandwich_violation, smoothed_margin
 from .run_measurement import RunMeasurement
 
 __all__ = ["HomogeneousBias"]
@@ -58,14 +60,14 @@ class HomogeneousBias(RunMeasurement):
         del steps
         predictor: Any = pl_module.predictor
         margins, norm = predictor(batch.x) * batch.y, pl_module.parameter_norm()  # pyright: ignore[reportCallIssue]
-        hard, smooth = normalized_margins(margins, norm, predictor.degree)
+        log_loss = log_exponential_loss(margins)
         values = {
             "kkt_residual": kkt_residual(predictor, batch.x, batch.y, self.near, self.radius),
-            "normalized_margin": hard,
-            "smoothed_margin": smooth,
+            "normalized_margin": normalized_margin(margins.amin(1), norm, predictor.degree),
+            "smoothed_margin": smoothed_margin(log_loss, norm, predictor.degree, "exponential"),
             "sandwich": sandwich_violation(margins, norm, predictor.degree),
             "parameter_norm": norm,
-            "log_loss": torch.logsumexp(-margins, 1),
+            "log_loss": log_loss,
         }
         if pl_module.track_margin:
             values["margin_decrease"] = pl_module.largest_decrease.clone()  # pyright: ignore[reportCallIssue]

@@ -80,18 +80,15 @@ class InterpolationBias(RunMeasurement):
         error = torch.einsum("rnd,rd->rn", batch.x, beta) - batch.y
         values = {"residual": error.abs().amax(1) / batch.y.abs().amax(1)}
         if self.reference != "none":
-            if "solution" not in self.memory:
-                self.memory["solution"] = self._solve(batch, start)
-            solution = self.memory["solution"]
+            options = (batch.x, batch.y, start, self.reference, self.p, self.depth, self.scale)
+            solution = self.solution("solution", pl_module, lambda: self._solve(batch, start), *options)
             norm = _NORMS.get(self.reference, "l1")
             values["distance"] = (beta - solution).norm(dim=1) / solution.norm(dim=1)
             values["distance_linf"] = (beta - solution).abs().amax(1)
             values["norm_excess"] = norm_of(beta, norm, self.p) / norm_of(solution, norm, self.p) - 1
         if self.reference in {"depth", "hypentropy"}:
-            if "l1" not in self.memory:
-                solutions = [min_l1(x, y) for x, y in zip(batch.x.cpu(), batch.y.cpu(), strict=True)]
-                self.memory["l1"] = torch.stack(solutions).to(beta).abs().sum(1)
-            values["l1_excess"] = beta.abs().sum(1) / self.memory["l1"] - 1
+            least = self.solution("l1", pl_module, lambda: _least_l1(batch), batch.x, batch.y)
+            values["l1_excess"] = beta.abs().sum(1) / least - 1
         if self.reference in {"l2", "lp", "entropy", "simplex", "hypentropy"}:
             values["span_residual"] = self.largest("span", self._span(batch.x, beta, start))
         repeats = len(batch.problem) // len(batch.problem.unique())
@@ -140,7 +137,7 @@ class InterpolationBias(RunMeasurement):
                         dual = potential.gradient(start[run].cpu())
                         solution = bregman_projection(rows, targets, potential.inverse, dual)
             solutions.append(solution.detach())
-        return torch.stack(solutions).to(batch.x)
+        return torch.stack(solutions)
 
     def _span(self, x: Tensor, beta: Tensor, start: Tensor) -> Tensor:
         """Give the part of the dual's change outside of the row space, relative to 1 + its norm."""
@@ -159,3 +156,8 @@ class InterpolationBias(RunMeasurement):
             self.memory["exponent"] = (self.memory["norm"] / norm).log() / ratio.where(ratio != 0, torch.inf)
         self.memory |= {"loss": loss, "norm": norm}
         return self.memory.get("exponent", torch.zeros_like(loss))
+
+
+def _least_l1(batch: Any) -> Tensor:
+    """Give the least l1 norm of a solution of every run's problem, (R,)."""
+    return torch.stack([min_l1(x, y).abs().sum() for x, y in zip(batch.x.cpu(), batch.y.cpu(), strict=True)])

@@ -38,9 +38,12 @@ class MarginHistory:
 
     def add(self, stage: str, epoch: int, values: Mapping[str, float], found: Mapping[str, Distribution]) -> None:
         """Remember an epoch; one that is measured again takes the place of the first time."""
-        before = [row for row in self.rows.get(stage, []) if row["epoch"] < epoch]
-        self.rows[stage] = [*before, {"epoch": epoch, **values}]
+        self.rows[stage] = [*self.before(stage, epoch), {"epoch": epoch, **values}]
         self.latest[stage] = dict(found)
+
+    def before(self, stage: str, epoch: int) -> list[dict[str, float]]:
+        """Give the values of the epochs before one, in order."""
+        return [row for row in self.rows.get(stage, []) if row["epoch"] < epoch]
 
 
 def unit(quantity: str) -> str:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from ..modules.attacks import PGD
@@ -16,15 +15,19 @@ from ..modules.margins import (
     boundary_distance,
     first_order_margin,
     histogram,
-    homogeneity,
+    linear_rule,
+    margin_growth,
     output_margin,
     parameter_norm,
+    parse_norm,
     quantiles,
+    rule_margin,
     smoothed_margin,
     spectral_complexity,
 )
 from .classification import dataloader, left_as_found, place_samples, spread, unpack
 from .held_out import HeldOutMeasurement
+from .homogeneous_degree import homogeneous_degree
 from .logit_capture import LogitCapture
 from .margin_report import Distribution, MarginHistory, show
 from .media import log_histogram
@@ -51,6 +54,8 @@ class Margins(HeldOutMeasurement):
                                                      the network is homogeneous of degree L (Lyu and Li 2020)
     ``margin_spectral``          1                   over :math:`R_A \|X\|_F / n` (Bartlett et al. 2017)
     ``input_margin_<norm>``      input               first-order distance :math:`m / \|\nabla_x m\|_q`
+    ``margin_<weight norm>``     input               of a module that is linear in its input without intercept: over the
+                                                     norm of the weights (between two classes: of their difference)
     ``distance_<norm>``          input               distance to the nearest misclassified input that the attack
                                                      finds: an upper bound
     ============================ =================== ==========================================================
@@ -59,7 +64,10 @@ class Margins(HeldOutMeasurement):
     of the mean cross-entropy, in nats, also where that underflows), ``parameter_norm`` (rho, those parameters that
     require gradients) and, of a homogeneous network, ``margin_smoothed`` (of the cross-entropy summed over the samples
     measured; logits / weight^L, a lower bound of ``margin_normalized/min``). To follow what an optimizer maximises,
-    measure on the training set.
+    measure on the training set. Within ``fit`` also how the smoothed margin grew since it is positive, over all epochs
+    measured, those before a restart too: ``margin_smoothed_rise`` (logits / weight^L) and ``margin_smoothed_fall``
+    (largest relative fall below its highest, over the epochs that lowered the loss), see
+    :func:`~theodolite.modules.margins.margin_growth`.
 
     Quantiles are exact: the counts of a radix selection are added over the ranks, never the samples gathered, and what
     a distributed sampler repeats is left out. So every number is that of one process, for 16 kB a quantile. A
@@ -79,6 +87,8 @@ class Margins(HeldOutMeasurement):
         degree: L, where it is known; skips the test.
         spectral: Measure the spectrally normalized margin; for chains of Linear and Conv layers only.
         input_norms: Of the first-order distances.
+        weight_norms: Of the linear margins: ``l1``, ``l1.5``, ``linf``, or ``dft_l1`` of the weights' unitary Fourier
+            transform. An input is that far from the boundary in the dual norm.
         attack: For the distance, in its norm and up to its radius; samples farther away count as infinite.
         bisections: Of that distance; each halves the error.
         every_n_epochs: Measure in the validation within ``fit`` every so many epochs; 0 for never.
@@ -101,6 +111,7 @@ class Margins(HeldOutMeasurement):
         degree: float | None = None,
         spectral: bool = False,
         input_norms: Sequence[Literal["l2", "linf"]] = (),
+        weight_norms: Sequence[str] = (),
         attack: PGD | None = None,
         bisections: int = 10,
         every_n_epochs: int = 1,
@@ -113,6 +124,11 @@ class Margins(HeldOutMeasurement):
         if any(norm not in ("l2", "linf") for norm in input_norms):
             msg = f"Margins(input_norms={list(input_norms)}): each must be 'l2' or 'linf'."
             raise ValueError(msg)
+        try:
+            self.weight_norms = {name: parse_norm(name) for name in weight_norms}
+        except ValueError as error:
+            msg = f"Margins(weight_norms={list(weight_norms)}): {error}"
+            raise ValueError(msg) from error
         least = {"bins": (bins, 1), "bisections": (bisections, 0), "max_samples": (max_samples, 1)}
         for name, (value, bound) in least.items():
             if value is not None and value < bound:
@@ -204,22 +220,30 @@ class Margins(HeldOutMeasurement):
         if self._probe is None and len(x):
             self._probe = x[:_PROBE].clone()
         columns = [torch.full_like(margin[wanted], dataloader_idx), margin[wanted], soft[wanted]]
-        columns += self._input_columns(pl_module, x, y, number)
+        columns += self._input_columns(pl_module, x, y, number, logits[wanted])
         return torch.stack([column.double() for column in columns], dim=1)
 
-    def _input_columns(self, pl_module: LightningModule, x: Tensor, y: Tensor, number: Tensor) -> list[Tensor]:
+    def _input_columns(
+        self, pl_module: LightningModule, x: Tensor, y: Tensor, number: Tensor, logits: Tensor
+    ) -> list[Tensor]:
         """Measure what needs the inputs: one column for each of :meth:`_input_names`."""
         columns = []
         with left_as_found(pl_module):
             if self.spectral:
                 columns.append(torch.linalg.vector_norm(x.flatten(1), dim=1).double().square())
             columns += [first_order_margin(pl_module, x, y, norm) for norm in self.input_norms]
+            if self.weight_norms and len(x):
+                rule = linear_rule(pl_module, x)
+                columns += [rule_margin(logits, y, rule, *norm) for norm in self.weight_norms.values()]
+            elif self.weight_norms:
+                columns += [logits.new_zeros(0)] * len(self.weight_norms)
             if self.attack is not None:
                 columns.append(boundary_distance(pl_module, x, y, self.attack, self.bisections, number))
         return columns
 
     def _input_names(self) -> list[str]:
         names = [f"input_margin_{norm}" for norm in self.input_norms]
+        names += [f"margin_{norm}" for norm in self.weight_norms]
         return names if self.attack is None else [*names, f"distance_{self.attack.norm}"]
 
     def _begin(self, pl_module: LightningModule) -> None:
@@ -261,6 +285,8 @@ class Margins(HeldOutMeasurement):
         if degree is not None:
             found["margin_normalized"] = margin.scaled(float(norm) ** -degree)
             scalars["margin_smoothed"] = float(smoothed_margin(log_sum, norm.cpu(), degree))
+            if trainer.state.fn == "fit":
+                scalars |= self._growth(stage, trainer.current_epoch, scalars)
         if self.spectral:
             found["margin_spectral"] = margin.scaled(self._spectral_scale(pl_module, trainer, rows, total, add))
         for name, column in zip(self._input_names(), rows[:, 2 + self.spectral :].T, strict=True):
@@ -273,19 +299,18 @@ class Margins(HeldOutMeasurement):
         return Distribution(statistics, *histogram(values.cpu(), self.bins, add))
 
     def _degree(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
-        """Find L once a run, on rank zero's samples, and say what breaks homogeneity."""
+        """Give L, found once a run."""
         if not self.normalized:
             return None
         if self._found is None:
-            try:
-                found = Homogeneity(None, math.inf) if self._probe is None else homogeneity(pl_module, self._probe)
-                text = f"the network is {found}"
-            except (RuntimeError, ValueError) as error:  # what a module does with float64 is not in our hands
-                found, text = Homogeneity(None, math.inf), f"homogeneity could not be tested: {error}"
-            self._found, text = trainer.strategy.broadcast((found, text))
-            if self._found.degree is None:
-                rank_zero_info(f"Margins: {text}; the normalized margins are left out (normalized=false says so).")
+            self._found = homogeneous_degree(trainer, pl_module, self._probe, "Margins")
         return self._found.degree
+
+    def _growth(self, stage: str, epoch: int, scalars: dict[str, float]) -> dict[str, float]:
+        """Compare the smoothed margin with those of the epochs before."""
+        rows = [*(row for row in self.history.before(stage, epoch) if "margin_smoothed" in row), scalars]
+        rise, fall = margin_growth([row["margin_smoothed"] for row in rows], [row["log_loss"] for row in rows])
+        return {"margin_smoothed_rise": rise, "margin_smoothed_fall": fall}
 
     def _spectral_scale(
         self, pl_module: LightningModule, trainer: Trainer, rows: Tensor, total: int, add: Any

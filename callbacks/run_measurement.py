@@ -1,19 +1,27 @@
 """Measure many runs trained side by side, at every point of time and at the end."""
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..modules.bias import max_margin, potentials, predictors, references
 from .comparison import mean_and_standard_error
 from .media import log_figure, log_table
+from .reference_cache import cached
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["RunMeasurement"]
+
+#: Modules that reference solutions come from.
+_SOLVERS = (max_margin, potentials, predictors, references)
 
 
 class RunMeasurement(Callback, ABC):
@@ -22,8 +30,8 @@ class RunMeasurement(Callback, ABC):
     Logs ``train/<name>``, ``train/<name>_min`` and ``train/<name>_max`` after each epoch, and the same under ``test/``
     with ``test/<name>_stderr``, the standard error of the mean over runs. At the test it writes the table
     ``tables/test/<quantities>.csv``, a row a run, and the figure ``figures/test/<quantities>.png``: each quantity
-    against the number of steps, mean and range over runs. The history is part of the checkpoint. One process only, as
-    the task.
+    against the number of steps, mean and range over runs. The history is part of the checkpoint; solutions of convex
+    programs are kept in the datamodule's ``data_dir`` too, where it has one. One process only, as the task.
     """
 
     #: Name of the table and the figure.
@@ -91,6 +99,17 @@ class RunMeasurement(Callback, ABC):
         """Give the largest value so far of each run."""
         self.memory[key] = torch.maximum(self.memory[key], value) if key in self.memory else value
         return self.memory[key]
+
+    def solution(self, name: str, pl_module: LightningModule, solve: Callable[[], Tensor], *inputs: Any) -> Tensor:
+        """Give a reference solution: the run's own, that of an earlier run with these inputs, or the solver's.
+
+        It is part of the checkpoint, and of the datamodule's folder ``data_dir`` where it has one.
+        """
+        if name not in self.memory:
+            folder = getattr(getattr(pl_module.trainer, "datamodule", None), "data_dir", None)
+            sources = [Path(inspect.getfile(source)) for source in (type(self), *_SOLVERS)]
+            self.memory[name] = cached(folder, solve, sources, name, *inputs).to(pl_module.device)
+        return self.memory[name]
 
     def _values(self, pl_module: LightningModule, batch: Any, steps: int) -> dict[str, Tensor]:
         # references and KKT residuals take gradients, which Lightning's inference mode forbids

@@ -32,7 +32,7 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         datamodule = getattr(trainer, "datamodule", None)
         if datamodule is None:
             msg = (
-                "the path's beads are trained on training batches, and this trainer has none: give it a datamodule, "
+                "this measurement needs training batches, and this trainer has none: give it a datamodule, "
                 "Trainer.test(model, datamodule=...)."
             )
             raise ValueError(msg)
@@ -40,8 +40,8 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         loader = datamodule.train_dataloader()
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         msg = (
-            "the path's beads are trained on batches drawn from one DataLoader with a batch_size and a dataset with a "
-            f"length; the training data are a {type(loader).__name__}."
+            "this measurement draws its batches from one DataLoader with a batch_size and a dataset with a length; the "
+            f"training data are a {type(loader).__name__}."
         )
         raise ValueError(msg)
     fixed = DataLoader(

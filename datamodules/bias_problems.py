@@ -29,6 +29,8 @@ class ProblemDataModule(SplitDataModule):
         problems: Number of different problems.
         repeats: How often each is served.
         seed: Seed of the problems.
+        data_dir: Folder in which measurements keep the solutions of these problems that they compare with, for later
+            runs; ``None`` to solve in every run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -36,11 +38,12 @@ class ProblemDataModule(SplitDataModule):
 
     num_classes = 2
 
-    def __init__(self, problems: int, repeats: int, seed: int) -> None:
+    def __init__(self, problems: int, repeats: int, seed: int, data_dir: str | None) -> None:
         self.check_least(1, problems=problems, repeats=repeats)
         super().__init__(problems * repeats, seed, collate_fn=_stack)
         self.problems = problems
         self.repeats = repeats
+        self.data_dir = data_dir
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +91,8 @@ class SeparableDataModule(ProblemDataModule):
         problems: Number of different problems.
         repeats: How often each is served.
         seed: Seed of the problems.
+        data_dir: Folder in which measurements keep the solutions of these problems that they compare with, for later
+            runs; ``None`` to solve in every run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -108,8 +113,9 @@ class SeparableDataModule(ProblemDataModule):
         problems: int = 5,
         repeats: int = 1,
         seed: int = 0,
+        data_dir: str | None = None,
     ) -> None:
-        super().__init__(problems, repeats, seed)
+        super().__init__(problems, repeats, seed, data_dir)
         self.check_least(1, num_samples=num_samples, dimension=dimension)
         if not shift > 0:
             msg = f"SeparableDataModule(shift={shift}): must be > 0, else points may lie on the boundary."
@@ -163,6 +169,8 @@ class UnderdeterminedDataModule(ProblemDataModule):
         problems: Number of different problems.
         repeats: How often each is served.
         seed: Seed of the problems.
+        data_dir: Folder in which measurements keep the solutions of these problems that they compare with, for later
+            runs; ``None`` to solve in every run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -177,8 +185,9 @@ class UnderdeterminedDataModule(ProblemDataModule):
         problems: int = 5,
         repeats: int = 1,
         seed: int = 0,
+        data_dir: str | None = None,
     ) -> None:
-        super().__init__(problems, repeats, seed)
+        super().__init__(problems, repeats, seed, data_dir)
         self.check_least(1, num_samples=num_samples)
         if num_samples >= dimension:
             msg = f"UnderdeterminedDataModule(dimension={dimension}): must be above num_samples={num_samples}."
@@ -215,6 +224,8 @@ class MatrixSensingDataModule(ProblemDataModule):
         problems: Number of different problems.
         repeats: How often each is served.
         seed: Seed of the problems.
+        data_dir: Folder in which measurements keep the solutions of these problems that they compare with, for later
+            runs; ``None`` to solve in every run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -229,8 +240,9 @@ class MatrixSensingDataModule(ProblemDataModule):
         problems: int = 5,
         repeats: int = 1,
         seed: int = 0,
+        data_dir: str | None = None,
     ) -> None:
-        super().__init__(problems, repeats, seed)
+        super().__init__(problems, repeats, seed, data_dir)
         self.check_least(1, num_samples=num_samples, size=size, rank=rank)
         self.num_samples = num_samples
         self.size = size

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from .fields import fields_of, list_of, number_of, optional_number, text_of
+from .chains import in_order, needs
+from .fields import fields_of, flag_of, list_of, number_of, optional_number, text_of
 
 __all__ = [
     "CLAIMS",
@@ -34,7 +35,11 @@ _CRITERIA = ("at_least", "above", "at_most", "at_least_best_of", "above_all", "b
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end) or ``theodolite test``."""
+    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end) or ``theodolite test``.
+
+    In the overrides ``{name}`` stands for the best checkpoint of another run of the claim, of the same seed,
+    ``{name:last}`` for its last one, and ``{seed}`` for the seed.
+    """
 
     name: str
     config: Path
@@ -50,8 +55,9 @@ class Target:
         at_least: The value must be >= this number.
         above: The value must be > this number.
         at_most: The value must be <= this number.
-        at_least_best_of: The value must be >= the largest of these metrics, less ``minus``. A metric of another run of
-            the claim is written ``run:metric``.
+        at_least_best_of: The value must be >= the largest of these metrics, times ``times``, less ``minus``. A metric
+            of another run of the claim is written ``run:metric``.
+        times: Factor on the best of ``at_least_best_of``, > 0.
         minus: Slack under the best of ``at_least_best_of``, in the metric's unit; negative for a lead over it.
         above_all: The value must be > each of these metrics.
         below_all: The value must be < each of these metrics.
@@ -61,6 +67,7 @@ class Target:
     above: float | None = None
     at_most: float | None = None
     at_least_best_of: tuple[str, ...] = ()
+    times: float = 1.0
     minus: float = 0.0
     above_all: tuple[str, ...] = ()
     below_all: tuple[str, ...] = ()
@@ -96,7 +103,7 @@ class Claim:
     """A published result: its source, the runs that measure it, and the rows that compare.
 
     ``seeds`` are those of the default run (each draws fresh training and test data); ``budget_minutes`` is the time all
-    runs and seeds take together on 2 CPU cores.
+    runs and seeds take together on 2 CPU cores, or on a GPU where the claim needs one (``gpu``).
     """
 
     id: str
@@ -107,6 +114,7 @@ class Claim:
     runs: Mapping[str, Run]
     rows: tuple[Row, ...]
     figure: Curves | None = None
+    gpu: bool = False
 
 
 def load_claims(folder: Path = CLAIMS) -> dict[str, Claim]:
@@ -125,7 +133,8 @@ def load_claim(path: Path) -> Claim:
     The file holds ``id`` (the file's name), ``title``, ``source`` (``paper`` and ``table``), ``seeds``,
     ``budget_minutes``, ``rows`` (the fields of :class:`Row`) and either one ``config`` (with ``command`` and
     ``overrides``) or ``runs``, a mapping from a name to these three; and perhaps ``figure``, the fields of
-    :class:`Curves`. Configs are looked for beside the claim, then among the shipped ones.
+    :class:`Curves`, and ``gpu: true`` if it needs one. Configs are looked for beside the claim,
+    then among the shipped ones.
 
     Args:
         path: The YAML file.
@@ -145,7 +154,7 @@ def load_claim(path: Path) -> Claim:
         raise ValueError(msg) from None
     where = path.name
     required = ("id", "title", "source", "budget_minutes", "rows")
-    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs", "figure"))
+    fields = fields_of(content, where, required, ("seeds", "config", "command", "overrides", "runs", "figure", "gpu"))
     if fields["id"] != path.stem:
         msg = f"{where}: id is {fields['id']!r} but must be the file's name, {path.stem!r}"
         raise ValueError(msg)
@@ -171,6 +180,7 @@ def load_claim(path: Path) -> Claim:
         runs=runs,
         rows=rows,
         figure=_curves(fields["figure"], f"{where}, figure") if "figure" in fields else None,
+        gpu=flag_of(fields.get("gpu", False), f"{where}, gpu"),
     )
 
 
@@ -204,9 +214,10 @@ def judge(row: Row, measured: Mapping[tuple[str, str], float]) -> tuple[str, str
         best = _best(row.run, target.at_least_best_of, measured)
         complete = complete and best is not None
         best = math.nan if best is None else best
-        met.append(value >= best - target.minus)
+        met.append(value >= target.times * best - target.minus)
         slack = f" {'-' if target.minus > 0 else '+'} {abs(target.minus):g}" if target.minus else ""
-        words.append(f">= best baseline {best:.3f}{slack}")
+        factor = f"{target.times:g} x " if target.times != 1 else ""
+        words.append(f">= {factor}best baseline {best:.3f}{slack}")
     if target.above_all:
         best = _best(row.run, target.above_all, measured)
         complete = complete and best is not None
@@ -255,14 +266,16 @@ def _runs(fields: Mapping[str, Any], where: str, folder: Path) -> dict[str, Run]
             raise ValueError(msg)
     else:
         entries = {"main": {key: fields[key] for key in ("config", "command", "overrides") if key in fields}}
-    return {str(name): _run(str(name), entry, f"{where}, run {name}", folder) for name, entry in entries.items()}
+    runs = {str(name): _run(str(name), entry, f"{where}, run {name}", folder) for name, entry in entries.items()}
+    in_order({name: needs(run.overrides) for name, run in runs.items()}, list(runs), where)
+    return runs
 
 
 def _run(name: str, entry: Any, where: str, folder: Path) -> Run:
     """Read one run and find its config."""
     fields = fields_of(entry, where, ("config",), ("command", "overrides"))
-    if not name.replace("_", "").replace("-", "").isalnum():
-        msg = f"{where}: a run's name is part of a folder's: letters, digits, - and _ only"
+    if not name.replace("_", "").replace("-", "").isalnum() or name == "seed":
+        msg = f"{where}: a run's name is part of a folder's: letters, digits, - and _ only; {{seed}} is the seed"
         raise ValueError(msg)
     command = fields.get("command", "fit")
     if command not in _COMMANDS:
@@ -315,12 +328,12 @@ def _curves(entry: Any, where: str) -> Curves:
 
 def _target(entry: Any, where: str) -> Target:
     """Read a target; at least one criterion must be given."""
-    fields = fields_of(entry, where, (), (*_CRITERIA, "minus"))
+    fields = fields_of(entry, where, (), (*_CRITERIA, "times", "minus"))
     empty = not any(fields.get(name) not in (None, []) for name in _CRITERIA)
-    if empty or ("minus" in fields and not fields.get("at_least_best_of")):
+    if empty or ({"times", "minus"} & set(fields) and not fields.get("at_least_best_of")):
         msg = (
-            f"{where}: give at_least, above, at_most, at_least_best_of (with minus), above_all or below_all; leave "
-            "target out to show only"
+            f"{where}: give at_least, above, at_most, at_least_best_of (with times, minus), above_all or below_all; "
+            "leave target out to show only"
         )
         raise ValueError(msg)
     return Target(
@@ -328,6 +341,7 @@ def _target(entry: Any, where: str) -> Target:
         above=optional_number(fields, "above", where),
         at_most=optional_number(fields, "at_most", where),
         at_least_best_of=tuple(map(str, list_of(fields.get("at_least_best_of", []), f"{where}, at_least_best_of"))),
+        times=1.0 if fields.get("times") is None else number_of(fields["times"], f"{where}, times"),
         minus=optional_number(fields, "minus", where) or 0.0,
         above_all=tuple(map(str, list_of(fields.get("above_all", []), f"{where}, above_all"))),
         below_all=tuple(map(str, list_of(fields.get("below_all", []), f"{where}, below_all"))),

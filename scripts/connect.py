@@ -8,11 +8,13 @@ __all__ = ["as_test"]
 
 #: Options that are the callback's own, with what they say.
 _OPTIONS = {
-    "level": "the level of the loss (default: the higher end)",
+    "level": "the level, in units of the metric (default: the higher end)",
     "method": "dss, linear, bezier or neb (default: dss)",
-    "quantity": "what the level bounds: the loss on the training batches or on the evaluated ones (default: training)",
+    "metric": "what the level bounds: loss, error or perplexity (default: loss)",
+    "quantity": "on which batches: training or evaluated (default: training)",
     "convention": "certified or authors (default: certified)",
     "count": "parameters that lengths count: all or weights (default: all)",
+    "align": "exchange hidden units of B first, to bring its weights close to A's: true or false (default: false)",
     "num_batches": "training batches that beads are trained on (default: all)",
     "lr": "Adam's rate for beads (default: 0.001)",
     "max_steps": "most steps of a bead (default: 20000)",
@@ -47,8 +49,8 @@ def as_test(words: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="theodolite connect",
-        description="Find the path between two checkpoints of one architecture on which the loss stays below a level; "
-        "writes paths/test.pt, a table of its numbers and two figures to a new run directory.",
+        description="Find the path between two checkpoints of one architecture on which the loss, or another metric, "
+        "stays below a level; writes paths/test.pt, a table of its numbers and two figures to a new run directory.",
         epilog="All options of `theodolite test` are taken too. Example: theodolite connect A/checkpoints/last.ckpt "
         "B/checkpoints/last.ckpt --config A/config.yaml --level 0.05",
         allow_abbrev=False,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["fields_of", "list_of", "number_of", "optional_number", "text_of"]
+__all__ = ["fields_of", "flag_of", "list_of", "number_of", "optional_number", "text_of"]
 
 
 def fields_of(content: Any, where: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
@@ -26,6 +26,14 @@ def list_of(value: Any, where: str) -> list[Any]:
     """Check that a value is a list."""
     if not isinstance(value, list):
         msg = f"{where} is {value!r} but must be a list"
+        raise ValueError(msg)
+    return value
+
+
+def flag_of(value: Any, where: str) -> bool:
+    """Check that a value is true or false."""
+    if not isinstance(value, bool):
+        msg = f"{where} is {value!r} but must be true or false"
         raise ValueError(msg)
     return value
 

@@ -60,11 +60,10 @@ def measure(
     words += ["--experiment", directory.parent.name, "--run_id", directory.name]
     words += ["--runs_dir", str(directory.parent.parent), "--seed_everything", str(seed)]
     words += ["--wandb", "disabled", *(["--data.init_args.seed", str(seed)] if seeds_data else [])]
+    resumes = run.command == "fit" and (directory / "checkpoints").is_dir()
     if run.command == "fit":
-        words += ["--test_after_fit", "true"]
-        if (directory / "checkpoints").is_dir():
-            words += ["--ckpt_path", "last"]
-    if "--ckpt_path" not in words and directory.is_dir():
+        words += ["--test_after_fit", "true", *(["--ckpt_path", "last"] if resumes else [])]
+    if not resumes and directory.is_dir():
         shutil.rmtree(directory)  # stopped before there was anything to go on from; its name is wanted again
     revision, start, code = commit(), time.monotonic(), None
     try:

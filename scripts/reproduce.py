@@ -1,16 +1,23 @@
 """``theodolite reproduce``: run published experiments and print published and measured side by side."""
 
 import argparse
+import dataclasses
 import json
 import math
+import os
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from .chains import changing, fill, in_order, needs
 from .claim_figure import draw_claim
 from .claims import Claim, Run, judge, load_claim, load_claims, split_reference
 from .measure import CHILD, Measurement, compose, measure
@@ -36,9 +43,14 @@ def main(argv: Sequence[str]) -> int:
         if arguments.list or not arguments.ids:
             return _list(as_json=arguments.json, asked=arguments.list)
         claims = [_find(name) for name in arguments.ids]
+        _check_gpu(claims)
+        if arguments.jobs > 1:
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads() // arguments.jobs)))
         entries: list[Entry] = []
         for claim in claims:
-            done = reproduce(claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, progress=progress)
+            done = reproduce(
+                claim, seeds=arguments.seeds, runs_dir=arguments.runs_dir, jobs=arguments.jobs, progress=progress
+            )
             if not arguments.json:
                 _print(claim, done)
             entries += done
@@ -65,6 +77,7 @@ def reproduce(
     *,
     seeds: int | None = None,
     runs_dir: Path = Path("runs"),
+    jobs: int = 1,
     progress: Console | None = None,
     child: Sequence[str] | None = None,
     composer: Callable[[Run], str] | None = None,
@@ -75,6 +88,7 @@ def reproduce(
         claim: The claim.
         seeds: How many seeds: the claim's first ones, then the integers that follow; ``None`` for the claim's own.
         runs_dir: Where run directories are kept; those of a claim are in ``reproduce-<id>/``.
+        jobs: How many runs at once; one waits for those that it needs.
         progress: Where progress and failures are written.
         child: The command that is started for each run, before ``fit`` or ``test``.
         composer: Gives the composed config of a run; by default :func:`compose`.
@@ -85,36 +99,64 @@ def reproduce(
     progress = progress or Console(stderr=True)
     chosen = _seeds(claim, seeds)
     needed = _needed(claim)
-    measured: dict[str, list[Measurement]] = {name: [] for name in needed}
-    directories: dict[str, list[Path]] = {name: [] for name in needed}
-    step, steps = 0, len(needed) * len(chosen)
+    folder = runs_dir / f"reproduce-{claim.id}"
+    plans = _plan(claim, needed, composer or compose)
+    order = [(name, seed) for name in needed for seed in chosen]
+    directories = {(name, seed): folder / f"{name}-{plans[name][0]}-seed{seed}" for name, seed in order}
+    futures: dict[tuple[str, int], Future[Measurement | None]] = {}
+
+    def say(text: str) -> None:
+        progress.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def job(step: int, name: str, seed: int) -> Measurement | None:
+        label = f"[{step}/{len(order)}] {claim.id} {name}, seed {seed}"
+        try:
+            others = needs(claim.runs[name].overrides)
+            finished = {other: directories[other, seed] for other in others if futures[other, seed].result()}
+            say(f"{label}: {directories[name, seed]}")
+            run = _chained(claim.runs[name], seed, finished)
+            result = measure(run, directories[name, seed], seed, child or CHILD, seeds_data=plans[name][1])
+        except RuntimeError as error:
+            say(f"{label} failed: {error}")
+            return None
+        say(f"{label}: {f'cached, measured {result.date}' if result.cached else f'done in {result.seconds:.0f} s'}")
+        return result
+
+    where = "a GPU" if claim.gpu else "2 CPU cores"
     progress.print(
-        f"[bold]{claim.id}[/]: {steps} runs, about {_budget(claim, chosen):g} minutes on 2 CPU cores", highlight=False
+        f"[bold]{claim.id}[/]: {len(order)} runs, about {_budget(claim, chosen):g} minutes on {where}", highlight=False
     )
-    for name in needed:
-        run = claim.runs[name]
-        composed = (composer or compose)(run)
-        key = cache_key(composed, run.command)
-        data = yaml.safe_load(composed).get("data") or {}
-        seeds_data = "seed" in (data.get("init_args") or {})
-        for seed in chosen:
-            step += 1
-            directory = runs_dir / f"reproduce-{claim.id}" / f"{name}-{key}-seed{seed}"
-            label = f"[{step}/{steps}] {claim.id} {name}, seed {seed}"
-            progress.print(f"{label}: {directory}", markup=False, highlight=False, soft_wrap=True)
-            try:
-                result = measure(run, directory, seed, child or CHILD, seeds_data=seeds_data)
-            except RuntimeError as error:
-                progress.print(f"{label} failed: {error}", markup=False, highlight=False, soft_wrap=True)
-                continue
-            measured[name].append(result)
-            directories[name].append(directory)
-            state = f"cached, measured {result.date}" if result.cached else f"done in {result.seconds:.0f} s"
-            progress.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
-    page = runs_dir / f"reproduce-{claim.id}" / "figure.png"
-    if claim.figure is not None and draw_claim(claim, directories, page):
-        progress.print(f"Figure: {page}", markup=False, highlight=False, soft_wrap=True)
+    start = time.monotonic()
+    with _workers(jobs) as submit:
+        for step, (name, seed) in enumerate(order, start=1):
+            futures[name, seed] = submit(job, step, name, seed)  # after those it needs: it may wait for them
+        results = {pair: future.result() for pair, future in futures.items()}
+    say(f"{claim.id}: {(time.monotonic() - start) / 60:.1f} minutes")
+    measured = {name: [found for seed in chosen if (found := results[name, seed])] for name in needed}
+    drawn = {name: [directories[name, seed] for seed in chosen if results[name, seed]] for name in needed}
+    page = folder / "figure.png"
+    if claim.figure is not None and draw_claim(claim, drawn, page):
+        say(f"Figure: {page}")
     return _entries(claim, chosen, measured, progress)
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable[..., Future[Any]]]:
+    """Give what starts a function as soon as a worker is free, in order; a single worker is this process."""
+
+    def at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    if jobs == 1:
+        yield at_once
+        return
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool.submit
+    finally:  # interrupted: what runs was interrupted too, what waits is not started
+        pool.shutdown(cancel_futures=True)
 
 
 def _entries(
@@ -181,13 +223,14 @@ def _list(*, as_json: bool, asked: bool) -> int:
     claims = load_claims()
     if as_json:
         print(json.dumps([{"id": claim.id, "title": claim.title, "source": claim.source, "seeds": list(claim.seeds),
-                           "runs": list(claim.runs), "minutes": claim.budget_minutes} for claim in claims.values()],
-                         indent=2))  # fmt: skip
+                           "runs": list(claim.runs), "minutes": claim.budget_minutes, "gpu": claim.gpu}
+                          for claim in claims.values()], indent=2))  # fmt: skip
         return 0
     table = Table(Column("id", no_wrap=True), "title", "runs x seeds", "minutes")
     for claim in claims.values():
         size = f"{len(_needed(claim))} x {len(claim.seeds)}"
-        table.add_row(claim.id, claim.title, size, f"{claim.budget_minutes:g}")
+        minutes = f"{claim.budget_minutes:g}{' on a GPU' if claim.gpu else ''}"
+        table.add_row(claim.id, claim.title, size, minutes)
     Console().print(table)
     if not asked:
         print("give the ids to measure, e.g. theodolite reproduce " + next(iter(claims), "ID"))
@@ -206,12 +249,78 @@ def _find(name: str) -> Claim:
 
 
 def _needed(claim: Claim) -> list[str]:
-    """List the runs that rows or their targets refer to, in the claim's order."""
+    """List the runs that rows or their targets refer to, in the claim's order, each after those that it needs."""
     used = {row.run for row in claim.rows}
     for row in claim.rows:
         if row.target is not None:
             used |= {split_reference(reference, row.run)[0] for reference in row.target.references}
-    return [name for name in claim.runs if name in used]
+    needed = {name: needs(run.overrides) for name, run in claim.runs.items()}
+    return in_order(needed, [name for name in claim.runs if name in used], claim.id)
+
+
+def _plan(claim: Claim, names: Sequence[str], composer: Callable[[Run], str]) -> dict[str, tuple[str, bool]]:
+    """Give each run's cache key, which depends on those of the runs that it needs, and whether its data take a seed.
+
+    Args:
+        claim: The claim.
+        names: Its runs, each after those that it needs.
+        composer: Gives the composed config of a run.
+    """
+    plans: dict[str, tuple[str, bool]] = {}
+    for name in names:
+        run = claim.runs[name]
+        stands_for = {other: f"{other}-{plans[other][0]}.ckpt" for other in needs(run.overrides)}
+        composed = composer(
+            dataclasses.replace(run, overrides=fill(run.overrides, 0, lambda other, _, known=stands_for: known[other]))
+        )
+        chained = [*stands_for.values(), *changing(run.overrides)]
+        data = yaml.safe_load(composed).get("data") or {}
+        plans[name] = cache_key(composed, run.command, chained=chained), "seed" in (data.get("init_args") or {})
+    return plans
+
+
+def _chained(run: Run, seed: int, finished: Mapping[str, Path]) -> Run:
+    """Put the seed, and the checkpoints of the runs that it needs, into a run.
+
+    Raises:
+        RuntimeError: A run that it needs has not finished or has no such checkpoint.
+    """
+
+    def checkpoint(name: str, kind: str) -> str:
+        from .run_directory import best_checkpoint, last_checkpoint  # late: `reproduce --list` needs no torch
+
+        if name not in finished:
+            msg = f"it needs a checkpoint of the run {name}, which failed"
+            raise RuntimeError(msg)
+        try:
+            path = best_checkpoint(finished[name]) if kind == "best" else last_checkpoint(finished[name])
+        except FileNotFoundError:
+            path = None
+        if path is None:
+            msg = f"it needs the {kind} checkpoint of the run {name}, but {finished[name]} has none; remove that folder"
+            raise RuntimeError(msg)
+        return str(path.resolve())
+
+    return dataclasses.replace(run, overrides=fill(run.overrides, seed, checkpoint))
+
+
+def _check_gpu(claims: Sequence[Claim]) -> None:
+    """Refuse claims that need a GPU where there is none.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    names = [claim.id for claim in claims if claim.gpu]
+    if not names:
+        return
+    import torch  # late: the others need it only in the processes that they start
+
+    if not torch.cuda.is_available():
+        msg = (
+            f"{', '.join(names)} would take days without a GPU, and none is found here; run it on a machine with one, "
+            "or a smaller experiment by `theodolite fit`"
+        )
+        raise ValueError(msg)
 
 
 def _seeds(claim: Claim, count: int | None) -> list[int]:
@@ -233,6 +342,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("ids", nargs="*", metavar="ID", help="claims to measure: ids, or paths of claim files")
     parser.add_argument("--list", action="store_true", help="show the claims there are")
     parser.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: the claim's own)")
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N", default=1, help="how many runs at once, sharing the cores (default: 1)"
+    )
     parser.add_argument("--write", action="store_true", help="update RESULTS.md and RESULTS.json of this checkout")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
@@ -242,6 +354,6 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     value = int(text) if text.isdigit() else 0
     if value < 1:
-        msg = f"{text!r} is no number of seeds: give an integer >= 1"
+        msg = f"{text!r} must be an integer >= 1"
         raise argparse.ArgumentTypeError(msg)
     return value

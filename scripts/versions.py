@@ -4,7 +4,7 @@ import ast
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ _PLACES = (
 )
 
 
-def cache_key(composed: str, command: str, package: Path = PACKAGE) -> str:
+def cache_key(composed: str, command: str, package: Path = PACKAGE, chained: Sequence[str] = ()) -> str:
     """Hash everything that a run's figures depend on, its seed apart.
 
     That is: the composed config, the command, the text of those files under modules/, datamodules/ and callbacks/ that
@@ -41,6 +41,7 @@ def cache_key(composed: str, command: str, package: Path = PACKAGE) -> str:
         composed: Output of ``theodolite fit --print_config`` with all overrides.
         command: ``fit`` or ``test``.
         package: The folder that holds the four source folders.
+        chained: What it depends on beside: options with a seed in them, the keys of runs whose checkpoints it takes.
 
     Returns:
         Twelve hexadecimal digits.
@@ -51,6 +52,8 @@ def cache_key(composed: str, command: str, package: Path = PACKAGE) -> str:
     for path in sources(class_names(config), package):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr([(name, version(name)) for name in _LIBRARIES]).encode())
+    if chained:
+        digest.update(repr(list(chained)).encode())
     return digest.hexdigest()[:12]
 
 

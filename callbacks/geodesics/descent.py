@@ -8,13 +8,13 @@ from torch import Tensor
 
 from .landscape import Landscape
 
-__all__ = ["descend", "snapshots"]
+__all__ = ["LARGE", "clipped", "descend", "snapshots"]
 
 #: Rows are trained together up to so many numbers: beyond, optimizers read their state from memory anyway.
 _NUMBERS = 2**24
 
-#: From so many numbers a row Adam is fused: a third of the time; for few, the other is faster.
-_LARGE = 2**16
+#: From so many numbers a row on Adam is fused: a third of the time; for few, the other is faster.
+LARGE = 2**16
 
 
 class _Rows:
@@ -29,13 +29,10 @@ class _Rows:
     def _fresh(self) -> torch.optim.Optimizer:
         if self._kind == "sgd":
             return torch.optim.SGD([self.points], lr=self._lr)
-        return torch.optim.Adam([self.points], lr=self._lr, fused=self.points.shape[1] >= _LARGE or None)
+        return torch.optim.Adam([self.points], lr=self._lr, fused=self.points.shape[1] >= LARGE or None)
 
     def step(self, gradient: Tensor) -> None:
-        if self._clip < float("inf"):
-            norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient = gradient * (self._clip / norms.clamp_min(self._clip))
-        self.points.grad = gradient
+        self.points.grad = clipped(gradient, self._clip)
         self._optimizer.step()
 
     def keep(self, mask: Tensor) -> None:
@@ -46,6 +43,13 @@ class _Rows:
         for state in old.state.values():
             moments = {name: value[mask] if value.ndim else value for name, value in state.items()}
             self._optimizer.state[self.points] = moments
+
+
+def clipped(gradient: Tensor, norm: float) -> Tensor:
+    """Scale the gradients of points, (n, P), to at most a norm, each its own; infinity for none."""
+    if norm == float("inf"):
+        return gradient
+    return gradient * (norm / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(norm))
 
 
 def descend(

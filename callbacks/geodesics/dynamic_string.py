@@ -2,38 +2,43 @@
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor
 
-from .descent import descend
 from .landscape import Landscape
 from .profile import Profile, certify
-from .ranks import share
+from .ranks import rank_and_size, share
 from .settings import Settings
+from .training import Training
 
 __all__ = ["dynamic_strings"]
 
+#: A segment of a pair's string: number of the pair, and the places of the segment's two ends.
+_Segment = tuple[int, int, int]
+
 
 class _String:
-    """The polyline of one pair: its beads, which segments passed, and whether the search goes on."""
+    """The polyline of one pair: beads by their place, which segments passed, and whether the search goes on.
 
-    def __init__(self, beads: Tensor, passed: list[bool] | None = None, alive: bool = True) -> None:
-        self.beads = beads
-        self.passed = [False] * (len(beads) - 1) if passed is None else passed
-        self.alive = alive
+    The ends are at places 0 and ``size``, the bead of a segment is half way between the places of its ends.
+    """
 
-    def open(self) -> list[int]:
-        return [i for i, passed in enumerate(self.passed) if not passed] if self.alive else []
+    def __init__(self, start: Tensor, end: Tensor, size: int) -> None:
+        self.beads = {0: start, size: end}
+        self.passed: set[tuple[int, int]] = set()
+        self.alive = True
 
-    def insert(self, new: dict[int, Tensor]) -> None:
-        """Put a bead into each of these segments; both halves are then untested."""
-        beads, passed = [self.beads[0]], []
-        for i, old in enumerate(self.passed):
-            beads += [new[i], self.beads[i + 1]] if i in new else [self.beads[i + 1]]
-            passed += [False, False] if i in new else [old]
-        self.beads, self.passed = torch.stack(beads), passed
+    def segments(self) -> list[tuple[int, int]]:
+        return list(pairwise(sorted(self.beads)))
+
+    def polyline(self) -> Tensor:
+        return torch.stack([self.beads[place] for place in sorted(self.beads)])
+
+    def complete(self) -> bool:
+        return self.alive and self.passed.issuperset(self.segments())
 
 
 def dynamic_strings(
@@ -44,12 +49,14 @@ def dynamic_strings(
     settings: Settings,
     state: FilePath | None = None,
 ) -> list[tuple[Tensor, bool]]:
-    """Search for paths between Q pairs at once, breadth first: all open segments of all pairs get their bead together.
+    """Search for paths between Q pairs at once; the open segments of all pairs have their beads trained together.
 
     From `"Topology and Geometry of Half-Rectified Network Optimization" <https://arxiv.org/abs/1611.01540>`_, algorithm
     1. A segment passes when its highest value is at most ``accept`` times the level; one that does not gets a bead
-    between its ends, which is trained to ``bead`` times the level. A bead that stays above what is accepted ends the
-    search of its pair. On several processes beads and segments are shared out; the result is that of one.
+    between its ends, which is trained to ``bead`` times the level. As soon as a bead is done its two segments are
+    tested: slow beads hold up nobody else. A bead that stays above what is accepted, or a segment that fails after
+    ``max_passes`` halvings, ends the search of its pair. On several processes beads and segments are shared out; the
+    result is that of one.
 
     Args:
         landscape: The loss.
@@ -57,44 +64,86 @@ def dynamic_strings(
         ends: Second ends, (Q, P).
         level: The level.
         settings: Budget and convention.
-        state: File that holds the strings after each pass; a search finds it and goes on. Deleted at the end.
+        state: File that holds the beads that are done; a search finds it and goes on. Deleted at the end.
 
     Returns:
         The beads of each pair, (K, P), and whether all of its segments passed.
     """
-    strings, done = _restore(state, starts, ends)
-    for number in range(done, settings.max_passes + 1):
-        splits = _test(landscape, strings, level, settings, forced=settings.first_bead and number == 0)
-        if not splits or number == settings.max_passes:
+    strings = _restore(state, starts, ends, 2**settings.max_passes)
+    training = Training(landscape, settings.bead * level, settings)
+    waiting: dict[int, _Segment] = {}
+    number = 0
+    untested = [(pair, *ends) for pair, s in enumerate(strings) for ends in s.segments() if ends not in s.passed]
+    while True:
+        splits = _test(landscape, strings, untested, level, settings)
+        labels = range(number, number + len(splits))
+        number += len(splits)
+        waiting.update(zip(labels, (segment for segment, _ in splits), strict=True))
+        if splits:
+            training.add(labels, torch.stack([_between(strings, *split) for split in splits]))
+        training.drop([label for label in training.owners if not strings[waiting[label][0]].alive])
+        if not training.owners:
             break
-        _split(landscape, strings, splits, level, settings)
-        _store(state, strings, number + 1)
+        done = [(waiting.pop(label), bead, value) for label, bead, value in training.advance()]
+        untested = _insert(strings, done, settings.accept * level)
+        if done:
+            _store(state, strings, settings)
     _forget(state)
-    return [(string.beads, string.alive and all(string.passed)) for string in strings]
+    return [(string.polyline(), string.complete()) for string in strings]
 
 
 def _test(
-    landscape: Landscape, strings: Sequence[_String], level: float, settings: Settings, forced: bool
-) -> list[tuple[_String, int, float]]:
-    """Mark the segments that pass, and list the others with the place of their bead."""
-    todo = [(string, i) for string in strings for i in string.open()]
-    if forced or not todo:
-        return [(string, i, 0.5) for string, i in todo]
+    landscape: Landscape, strings: Sequence[_String], segments: Sequence[_Segment], level: float, settings: Settings
+) -> list[tuple[_Segment, float]]:
+    """Mark the segments that pass, and list the others with the place of their bead between the ends."""
+    todo = [segment for segment in segments if strings[segment[0]].alive]
+    splits = [(segment, 0.5) for segment in todo if settings.first_bead and len(strings[segment[0]].beads) == 2]
+    if tested := todo if not splits else [segment for segment in todo if len(strings[segment[0]].beads) > 2]:
+        splits += _failing(landscape, strings, tested, level, settings)
+    for (pair, first, last), _ in splits:
+        if last - first == 1:
+            strings[pair].alive = False
+    return [split for split in splits if strings[split[0][0]].alive]
+
+
+def _failing(
+    landscape: Landscape, strings: Sequence[_String], todo: Sequence[_Segment], level: float, settings: Settings
+) -> list[tuple[_Segment, float]]:
+    """Test segments, and list those that fail with the place of their bead."""
     if settings.accept == float("inf"):  # everything passes: nothing to be tested
-        for string, i in todo:
-            string.passed[i] = True
+        for pair, first, last in todo:
+            strings[pair].passed.add((first, last))
         return []
-    profiles = _profiles(landscape, todo, level, settings)
     splits = []
-    for (string, i), profile in zip(todo, profiles, strict=True):
-        string.passed[i] = profile.maximum <= settings.accept * level
-        if not string.passed[i]:
-            splits.append((string, i, 0.5 if settings.split == "middle" else profile.highest))
+    for segment, profile in zip(todo, _profiles(landscape, strings, todo, level, settings), strict=True):
+        pair, *ends = segment
+        if profile.maximum <= settings.accept * level:
+            strings[pair].passed.add((ends[0], ends[1]))
+        else:
+            splits.append((segment, 0.5 if settings.split == "middle" else profile.highest))
     return splits
 
 
+def _between(strings: Sequence[_String], segment: _Segment, t: float) -> Tensor:
+    pair, first, last = segment
+    return torch.lerp(strings[pair].beads[first], strings[pair].beads[last], t)
+
+
+def _insert(
+    strings: Sequence[_String], done: Sequence[tuple[_Segment, Tensor, float]], accepted: float
+) -> list[_Segment]:
+    """Put beads into their segments, and list the halves, which are untested."""
+    halves: list[_Segment] = []
+    for (pair, first, last), bead, value in done:
+        string, middle = strings[pair], (first + last) // 2
+        string.beads[middle] = bead.to(string.beads[0])
+        string.alive = string.alive and value <= accepted
+        halves += [(pair, first, middle), (pair, middle, last)]
+    return halves
+
+
 def _profiles(
-    landscape: Landscape, todo: Sequence[tuple[_String, int]], level: float, settings: Settings
+    landscape: Landscape, strings: Sequence[_String], todo: Sequence[_Segment], level: float, settings: Settings
 ) -> list[Profile]:
     """Test segments, each process its share: of each come the highest value and where it is."""
 
@@ -111,68 +160,38 @@ def _profiles(
         places = rows.new_tensor([[profile.highest, profile.maximum] for profile in profiles])
         return (places,)
 
-    rows = torch.stack([torch.cat([string.beads[i], string.beads[i + 1]]) for string, i in todo])
+    rows = torch.stack([torch.cat([strings[q].beads[first], strings[q].beads[last]]) for q, first, last in todo])
     (places,) = share(work, rows)
     return [Profile(place[:1], place[1:]) for place in places]
 
 
-def _split(
-    landscape: Landscape,
-    strings: Sequence[_String],
-    splits: Sequence[tuple[_String, int, float]],
-    level: float,
-    settings: Settings,
-) -> None:
-    """Train a bead for each open segment, and insert it."""
-
-    def work(rows: Tensor) -> tuple[Tensor, ...]:
-        return descend(
-            landscape,
-            rows,
-            settings.bead * level,
-            lr=settings.lr,
-            block=settings.block,
-            max_steps=settings.max_steps,
-            optimizer=settings.optimizer,
-            clip=settings.clip,
-        )
-
-    points = torch.stack([torch.lerp(string.beads[i], string.beads[i + 1], t) for string, i, t in splits])
-    beads, values = share(work, points)
-    new: dict[int, dict[int, Tensor]] = {}
-    for (string, i, _), bead, value in zip(splits, beads, values, strict=True):
-        new.setdefault(id(string), {})[i] = bead
-        if not float(value) <= settings.accept * level:
-            string.alive = False
-    for string in strings:
-        if id(string) in new:
-            string.insert(new[id(string)])
-
-
-def _restore(state: FilePath | None, starts: Tensor, ends: Tensor) -> tuple[list[_String], int]:
+def _restore(state: FilePath | None, starts: Tensor, ends: Tensor, size: int) -> list[_String]:
+    strings = [_String(*pair, size) for pair in zip(starts, ends, strict=True)]
     if state is None or not state.is_file():
-        return [_String(torch.stack(pair)) for pair in zip(starts, ends, strict=True)], 0
+        return strings
     saved = torch.load(state, map_location=starts.device, weights_only=True)
-    strings = [_String(*fields) for fields in saved["strings"]]
-    if not torch.equal(torch.stack([s.beads[[0, -1]] for s in strings]), torch.stack([starts, ends], dim=1)):
+    pairs = torch.stack([beads[[0, -1]] for _, beads, _, _ in saved["strings"]])
+    if not torch.equal(pairs, torch.stack([starts, ends], dim=1)):
         msg = f"{state} holds a search between other networks; delete it, or give another file."
         raise ValueError(msg)
-    return strings, saved["passes"]
+    if saved["size"] != size:
+        msg = f"{state} holds a search with another max_passes; give the same one, or delete the file."
+        raise ValueError(msg)
+    for string, (places, beads, passed, alive) in zip(strings, saved["strings"], strict=True):
+        string.beads, string.passed, string.alive = dict(zip(places, beads, strict=True)), set(passed), alive
+    return strings
 
 
-def _store(state: FilePath | None, strings: Sequence[_String], passes: int) -> None:
-    if state is None or _rank() != 0:
+def _store(state: FilePath | None, strings: Sequence[_String], settings: Settings) -> None:
+    if state is None or rank_and_size()[0] != 0:
         return
+    content = [(sorted(s.beads), s.polyline(), sorted(s.passed), s.alive) for s in strings]
     state.parent.mkdir(parents=True, exist_ok=True)
     partial = state.with_suffix(".tmp")
-    torch.save({"strings": [(s.beads, s.passed, s.alive) for s in strings], "passes": passes}, partial)
+    torch.save({"strings": content, "size": 2**settings.max_passes}, partial)
     os.replace(partial, state)  # noqa: PTH105  # atomic: a killed search never leaves half a file
 
 
 def _forget(state: FilePath | None) -> None:
-    if state is not None and _rank() == 0:
+    if state is not None and rank_and_size()[0] == 0:
         state.unlink(missing_ok=True)
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

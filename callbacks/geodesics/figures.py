@@ -1,8 +1,11 @@
 """Pictures of a path: the loss along it, and its projection on the plane of its beads over the loss surface."""
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from .landscape import Landscape
 from .path import Path
@@ -10,7 +13,7 @@ from .path import Path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_plane", "draw_profile"]
+__all__ = ["draw_components", "draw_plane", "draw_profile"]
 
 
 def draw_profile(path: Path, quantity: str = "loss") -> "Figure":
@@ -33,6 +36,32 @@ def draw_profile(path: Path, quantity: str = "loss") -> "Figure":
     axes.set_xlabel("position along the path")
     axes.set_ylabel(quantity)
     axes.legend()
+    return figure
+
+
+def draw_components(graphs: Mapping[float, tuple[Tensor, Tensor]]) -> "Figure":
+    """Draw networks on a circle, a line for each path that was found, and a colour for each component.
+
+    Args:
+        graphs: By level, which pairs are connected (K, K) and the component of each network (K,), as
+            :func:`components` gives them.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(graphs), 3.6), layout="constrained")
+    for axes, (level, (connected, labels)) in zip(figure.subplots(1, len(graphs), squeeze=False)[0], graphs.items(),
+                                                  strict=True):  # fmt: skip
+        angles = torch.arange(len(labels)) * (2 * math.pi / max(len(labels), 1))
+        x, y = angles.cos(), angles.sin()
+        for i, j in connected.triu(1).nonzero().tolist():
+            axes.plot(x[[i, j]], y[[i, j]], color="0.6", linewidth=1, zorder=1)
+        axes.scatter(x, y, c=[f"C{int(label) % 10}" for label in labels], s=120, zorder=2)
+        for i in range(len(labels)):
+            axes.annotate(str(i), (float(x[i]), float(y[i])), ha="center", va="center", color="white", fontsize="small")
+        number = int(labels.max()) + 1 if len(labels) else 0
+        axes.set_title(f"level {level:g}: {number} component{'s' * (number != 1)}", fontsize="medium")
+        axes.set_aspect("equal")
+        axes.set_axis_off()
     return figure
 
 

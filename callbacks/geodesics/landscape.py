@@ -1,7 +1,7 @@
 """A loss as a function of parameter vectors, many at a time: all that searches for paths see of a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
 
-__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "unflat"]
+__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "own_loss", "unflat"]
 
 #: Gives a scalar of a module and a batch: a loss, or a held-out metric.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -26,9 +26,11 @@ class Landscape(ABC):
 
     Attributes:
         counted: Which parameters lengths count, (P,) bool; ``None`` for all.
+        num_batches: How many batches gradients are taken on in turn.
     """
 
     counted: Tensor | None = None
+    num_batches: int = 1
 
     @abstractmethod
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -114,9 +116,10 @@ class ModelLandscape(Landscape):
             raise ValueError(msg)
         self.module = module
         self.batches = batches
+        self.num_batches = len(batches)
         self.level_batches = batches if level_batches is None else level_batches
-        self._loss = _Objective(module, loss_fn or _own_loss)
-        self._level = _Objective(module, level_fn or loss_fn or _own_loss)
+        self._loss = _Objective(module, loss_fn or own_loss)
+        self._level = _Objective(module, level_fn or loss_fn or own_loss)
         self._scale = level_scale or _unchanged
         self._norms = batch_norms(module)
         self.counted = None
@@ -218,7 +221,8 @@ class _Objective(nn.Module):
         return self.function(self.module, batch)
 
 
-def _own_loss(module: Any, batch: Any) -> Tensor:
+def own_loss(module: Any, batch: Any) -> Tensor:
+    """Call the module's ``loss(batch)``."""
     return module.loss(batch)
 
 
@@ -226,9 +230,14 @@ def _unchanged(values: Tensor) -> Tensor:
     return values
 
 
-def flat(module: nn.Module) -> Tensor:
-    """Copy a module's parameters into one vector, (P,), in the order of ``named_parameters``."""
-    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
+def flat(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Copy a module's parameters, or another's by name, into one vector, (P,), in the order of ``named_parameters``."""
+    return torch.cat(
+        [
+            (parameter if state is None else state[name]).detach().to(parameter).reshape(-1)
+            for name, parameter in module.named_parameters()
+        ]
+    )
 
 
 def unflat(points: Tensor, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:

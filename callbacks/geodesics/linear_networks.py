@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .balanced import balanced_path
+from .detours import bent, middle, product
+
 __all__ = ["linear_path"]
 
-#: The suffix counts as well conditioned above this ratio of its least to its largest singular value.
-_CONDITION = 0.05
 
-
-def linear_path(first: Sequence[Tensor], second: Sequence[Tensor], points: int = 101, seed: int = 0) -> list[Tensor]:
+def linear_path(
+    first: Sequence[Tensor], second: Sequence[Tensor], points: int = 101, seed: int = 0, ridge: bool = False
+) -> list[Tensor]:
     r"""Join two deep linear networks :math:`x \mapsto W_K \cdots W_1 x` with the product on a straight line.
 
     The proof of `"Topology and Geometry of Half-Rectified Network Optimization" <https://arxiv.org/abs/1611.01540>`_,
@@ -25,24 +27,35 @@ def linear_path(first: Sequence[Tensor], second: Sequence[Tensor], points: int =
     leave the product unchanged. A loss convex in the product is at most that of the higher end at every point given;
     between two points of the curve the excess vanishes as the square of their distance.
 
+    With ``ridge`` the loss may have any multiple of the sum of squared weights added to it: for two layers, see
+    :func:`balanced_path`. For three or more the origin is then a strict local minimum at every width, so there is no
+    such path.
+
     Args:
         first: Weights of one network, each (n_k, n_{k-1}), the first layer first; at least two layers.
         second: Weights of the other, of the same shapes.
-        points: Points of the curve, >= 2.
+        points: Points of the curve, of each of its three curved parts with ``ridge``, >= 2.
         seed: Of the random directions.
+        ridge: The sum of squared weights may count too.
 
     Returns:
         The weights along the path, each (T, n_k, n_{k-1}); the ends are exact.
 
     Raises:
-        ValueError: If shapes differ, or a hidden layer is not wider than the smaller of input and output: then there
-            may be no such path (for 1-1-1 networks there is none between (1, 1) and (-1, -1) below the loss of zero).
+        ValueError: If shapes differ, if there are more than two layers with ``ridge``, or if a hidden layer is not
+            wider than the smaller of input and output: then there may be no such path (for 1-1-1 networks there is none
+            between (1, 1) and (-1, -1) below the loss of zero).
     """
     _check(first, second)
     if first[-1].shape[0] > first[0].shape[1]:
-        flipped = linear_path([w.T for w in reversed(first)], [w.T for w in reversed(second)], points, seed)
+        flipped = linear_path([w.T for w in reversed(first)], [w.T for w in reversed(second)], points, seed, ridge)
         return [weight.transpose(1, 2) for weight in reversed(flipped)]
     generator = torch.Generator().manual_seed(seed)
+    if ridge:
+        if len(first) > 2:
+            msg = f"linear_path(ridge=True): {len(first)} layers; only networks of two are known to have such a path."
+            raise ValueError(msg)
+        return balanced_path((first[0], first[1]), (second[0], second[1]), points, generator)
     corners_a, corners_b = _regular(list(first), generator), _regular(list(second), generator)
     t = torch.linspace(0, 1, points).to(first[0])
     curve = _curve(corners_a[-1], corners_b[-1], t, generator)
@@ -56,51 +69,21 @@ def linear_path(first: Sequence[Tensor], second: Sequence[Tensor], points: int =
 
 def _curve(first: Sequence[Tensor], second: Sequence[Tensor], t: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Give the weights at places t of the curve between two networks with a regular suffix."""
-    fine = torch.linspace(0, 1, 401).to(t)
-    middle = [(a + b) / 2 for a, b in zip(first[1:], second[1:], strict=True)]
-    best = _condition(_bent(first[1:], middle, second[1:], fine))
-    for _ in range(200):
-        if best >= _CONDITION:
-            break
-        trial = [torch.randn(m.shape, generator=generator).to(m) * m.norm() / m.numel() ** 0.5 for m in middle]
-        quality = _condition(_bent(first[1:], trial, second[1:], fine))
-        if quality > best:
-            middle, best = trial, quality
-    upper = _bent(first[1:], middle, second[1:], t)
-    suffix = _product(upper)
+    via = middle(first[1:], second[1:], generator)
+    upper = bent(first[1:], via, second[1:], t)
+    suffix = product(upper)
     inverse = torch.linalg.pinv(suffix)
-    start, end = _product([w[None] for w in first])[0], _product([w[None] for w in second])[0]
-    product = torch.lerp(start, end, t[:, None, None])
+    start, end = product([w[None] for w in first])[0], product([w[None] for w in second])[0]
+    lifted = torch.lerp(start, end, t[:, None, None])
     line = torch.lerp(first[0], second[0], t[:, None, None])
-    return [inverse @ (product - suffix @ line) + line, *upper]
-
-
-def _bent(first: Sequence[Tensor], middle: Sequence[Tensor], second: Sequence[Tensor], t: Tensor) -> list[Tensor]:
-    """Move on straight lines to a point in the middle, and on to the other end."""
-    near, far = (2 * t).clamp(max=1)[:, None, None], (2 * t - 1).clamp(min=0)[:, None, None]
-    parts = zip(first, middle, second, strict=True)
-    return [torch.where(far > 0, torch.lerp(m, b, far), torch.lerp(a, m, near)) for a, m, b in parts]
-
-
-def _condition(weights: Sequence[Tensor]) -> float:
-    """Give the least ratio of smallest to largest singular value of the product along a path."""
-    values = torch.linalg.svdvals(_product(weights))
-    return float((values[:, -1] / values[:, 0].clamp_min(torch.finfo(values.dtype).tiny)).min())
-
-
-def _product(weights: Sequence[Tensor]) -> Tensor:
-    """Multiply stacks of matrices, the first layer rightmost, (T, n_out, n_in)."""
-    product = weights[0]
-    for weight in weights[1:]:
-        product = weight @ product
-    return product
+    return [inverse @ (lifted - suffix @ line) + line, *upper]
 
 
 def _regular(weights: list[Tensor], generator: torch.Generator) -> list[list[Tensor]]:
     """Give corners of a path of constant product to a network whose suffix has full rank; the first is the network."""
     corners = [list(weights)]
     for k in range(len(weights) - 1, 0, -1):
-        suffix = _product([w[None] for w in weights[k:]])[0]
+        suffix = product([w[None] for w in weights[k:]])[0]
         values = torch.linalg.svdvals(suffix)
         if values[-1] > 1e-6 * values[0]:
             continue

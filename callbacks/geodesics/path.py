@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Path", "segment_lengths"]
+__all__ = ["Path", "barrier", "segment_lengths"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Path:
     @property
     def barrier(self) -> float:
         """Highest value less that of the higher end."""
-        return self.maximum - float(torch.maximum(self.values[0], self.values[-1]))
+        return barrier(self.values)
 
     def point(self, position: float) -> Tensor:
         """Give the parameters at a position in [0, 1], (P,).
@@ -74,12 +74,18 @@ class Path:
         if not 0 <= position <= 1:
             msg = f"Path.point({position}): positions are shares of the path's length, from 0 to 1."
             raise ValueError(msg)
+        segment, t = self.place(self.beads.new_tensor([position]))
+        return torch.lerp(self.beads[segment], self.beads[segment + 1], t[:, None])[0]
+
+    def place(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the segments, (n,) int64, and the places on them in [0, 1], (n,), of positions (n,)."""
         lengths = segment_lengths(self.beads)
         ends = lengths.cumsum(0)
         target = position * ends[-1]
-        i = min(int(torch.searchsorted(ends, target)), len(lengths) - 1)
-        share = (target - (ends[i] - lengths[i])) / lengths[i] if lengths[i] > 0 else lengths.new_zeros(())
-        return torch.lerp(self.beads[i], self.beads[i + 1], share)
+        segment = torch.searchsorted(ends, target).clamp(max=len(lengths) - 1)
+        length = lengths[segment]
+        t = (target - (ends[segment] - length)) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        return segment, t.clamp(0, 1)
 
     def summary(self) -> dict[str, float]:
         """Give the numbers of the path by name."""
@@ -115,6 +121,11 @@ class Path:
             msg = f"{path} is no saved path; give a file that Path.save wrote."
             raise ValueError(msg)
         return cls(**content)
+
+
+def barrier(values: Tensor) -> float:
+    """Give the highest of the values along a path, (T,), less that of the higher end; infinite if any is no number."""
+    return float(values.nan_to_num(nan=float("inf")).max()) - float(torch.maximum(values[0], values[-1]))
 
 
 def segment_lengths(beads: Tensor, counted: Tensor | None = None) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .landscape import Landscape
+from .path import Path
 
-__all__ = ["Profile", "certify"]
+__all__ = ["Profile", "along", "certify"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ def certify(
     return profiles
 
 
+def along(landscape: Landscape, path: Path) -> Tensor:
+    """Evaluate another quantity where a path was tested, (T,)."""
+    segment, t = path.place(path.position)
+    return _interpolated(landscape, path.beads[:-1], path.beads[1:], segment, t)
+
+
 def _midpoints(profile: Profile, tolerance: float, ceiling: float) -> Tensor:
     """Give the middles of the intervals that may hide a higher value, (m,)."""
     t, v = profile.t, profile.values
@@ -99,11 +106,15 @@ def _along(landscape: Landscape, starts: Tensor, ends: Tensor, places: list[Tens
     segment = torch.repeat_interleave(
         torch.arange(len(sizes), device=starts.device), torch.tensor(sizes).to(starts.device)
     )
-    t = torch.cat(places)
+    return list(_interpolated(landscape, starts, ends, segment, torch.cat(places)).split(sizes))
+
+
+def _interpolated(landscape: Landscape, starts: Tensor, ends: Tensor, segment: Tensor, t: Tensor) -> Tensor:
+    """Evaluate n points, each at a place t (n,) of one of S segments: ``segment`` (n,) says which; gives (n,)."""
     # slices bound the memory of the points themselves, which for a large network exceeds that of its activations
     rows = max(2**26 // max(starts.shape[1] * starts.element_size(), 1), 1)
     values = [
         landscape.values(torch.lerp(starts[s], ends[s], part[:, None]))
         for s, part in zip(segment.split(rows), t.split(rows), strict=True)
     ]
-    return list(torch.cat(values).split(sizes))
+    return torch.cat(values)

@@ -7,7 +7,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["share"]
+__all__ = ["rank_and_size", "share"]
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Give the number of this process and how many there are: (0, 1) without a process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 
 def share(work: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[Tensor, ...]:
@@ -23,9 +30,9 @@ def share(work: Callable[[Tensor], tuple[Tensor, ...]], rows: Tensor) -> tuple[T
     Returns:
         The results for all rows.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1 or not len(rows):
+    rank, size = rank_and_size()
+    if size == 1 or not len(rows):
         return work(rows)
-    rank, size = dist.get_rank(), dist.get_world_size()
     mine = rows[rank::size]
     own = tuple(part.cpu() for part in work(mine)) if len(mine) else ()
     parts: list[Any] = [None] * size

@@ -1,16 +1,18 @@
 """Find a path between two networks, or between many pairs at once, by any method."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from .alignment import aligned
 from .curves import bezier
 from .dynamic_string import dynamic_strings
 from .elastic_band import elastic_band
-from .landscape import Landscape, LossFunction, ModelLandscape, as_measured, flat
+from .landscape import Landscape, LossFunction, ModelLandscape, as_measured, flat, own_loss
 from .path import Path, segment_lengths
 from .profile import certify
 from .settings import Settings
@@ -31,7 +33,9 @@ def connect(
     loss_fn: LossFunction | None = None,
     level_fn: LossFunction | None = None,
     level_batches: Sequence[Any] | None = None,
+    level_scale: Callable[[Tensor], Tensor] | None = None,
     count: Literal["all", "weights"] = "all",
+    align: bool = False,
     state: FilePath | None = None,
 ) -> Path:
     """Search for a path between two networks on which a quantity stays at or below a level.
@@ -49,22 +53,34 @@ def connect(
         loss_fn: Training loss of (module, batch), a mean over samples; ``None`` calls ``module.loss(batch)``.
         level_fn: The quantity, e.g. an error rate, a mean over samples; ``None`` for the training loss.
         level_batches: Batches the quantity is averaged over; ``None`` for ``batches``.
+        level_scale: Applied to that average, e.g. ``torch.exp`` for a perplexity.
         count: Parameters that lengths count.
+        align: Exchange hidden units of B first, to bring its weights close to A's (:func:`aligned`): the path ends at a
+            network with B's function and other weights.
         state: File for going on after a kill (``dss``).
 
     Returns:
         The path; its maximum is certified on a refined grid by every method.
 
     Raises:
-        ValueError: If the networks differ in their parameters, an end is above the level or not a number, or the method
-            is unknown.
+        ValueError: If the networks differ in their parameters, an end is above the level or not a number, the method is
+            unknown, or the network cannot be aligned.
     """
     check_same_parameters(model_a, model_b)
     landscape = ModelLandscape(
-        model_a, batches, loss_fn=loss_fn, level_fn=level_fn, level_batches=level_batches, count=count
+        model_a,
+        batches,
+        loss_fn=loss_fn,
+        level_fn=level_fn,
+        level_batches=level_batches,
+        level_scale=level_scale,
+        count=count,
     )
     with as_measured(model_a):
         start, end = flat(model_a), flat(model_b).to(flat(model_a))
+        if align:
+            moved = aligned(model_a, model_b.state_dict(), batches[0], loss_fn or own_loss)
+            end = flat(model_a, moved)
         return find_paths(landscape, start[None], end[None], level, method, settings, state=state)[0]
 
 
@@ -131,8 +147,11 @@ def _tested(
 
 def _check_ends(landscape: Landscape, ends: Tensor, accepted: float) -> None:
     values = landscape.values(ends)
-    worst = float(values.nan_to_num(nan=float("inf")).max())
-    if not worst <= accepted:
+    worst = float(values.max())
+    if math.isnan(worst):
+        msg = "connect: the value of an end is not a number; check its weights (a diverged training?) and the batches."
+        raise ValueError(msg)
+    if worst > accepted:
         msg = (
             f"connect(level={accepted:g}): an end has the value {worst:g}, so no path can stay below; train the "
             "networks further or give a higher level."

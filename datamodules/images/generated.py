@@ -25,21 +25,21 @@ from .splits import ImageSplits
 __all__ = ["GeneratedDataModule", "StoredImages"]
 
 #: Part of the name of a set: raise it when the same settings give other records.
-_FORMAT = 1
+_FORMAT = 2
 #: Relative excess over the radius that float32 may show.
 _ROUNDING = 1e-5
 
 
 class StoredImages:
-    """The images of stored records from number ``first`` on: indexed by numbers (B,), they are (B, C, H, W)."""
+    """The images of the stored records with these numbers: indexed by places (B,) among them, they are (B, C, H, W)."""
 
-    def __init__(self, records: ShardedRecords, first: int) -> None:
+    def __init__(self, records: ShardedRecords, numbers: Tensor) -> None:
         self.records = records
-        self.first = first
+        self.numbers = numbers
 
-    def __getitem__(self, numbers: Tensor) -> Tensor:
+    def __getitem__(self, places: Tensor) -> Tensor:
         """Read images, float32 in [0, 1]."""
-        return torch.from_numpy(self.records.field("image", numbers.numpy() + self.first))
+        return torch.from_numpy(self.records.field("image", self.numbers[places].numpy()))
 
 
 class GeneratedDataModule(ImageSplits):
@@ -138,7 +138,8 @@ class GeneratedDataModule(ImageSplits):
         self._parts = [self.source.dataset(split, augmented=False) for split in ("train", "val")]
         self._sizes = [len(part) for part in self._parts]
         self.source_labels = torch.cat([part.labels for part in self._parts])
-        fields = [("image", "<f4", self.input_shape), ("label", "<i8"), ("predicted", "<i8"), ("moved", "<f4")]
+        fields = [("image", "<f4", self.input_shape), ("moved", "<f4")]
+        fields += [(name, "<i8") for name in ("label", "before", "predicted")]
         records = ShardedRecords(self._folder(), np.dtype(fields), len(self.source_labels), self.shard_size)
         self._make_together(records)
         self._records = records
@@ -164,16 +165,20 @@ class GeneratedDataModule(ImageSplits):
         """Give the images of a split; only training images are augmented, and only if that is asked for."""
         if split == "test":
             return self.source.dataset("test")
-        labels = torch.from_numpy(self.field("label"))  # makes the set if it is not there
-        first, size = (0, self._sizes[0]) if split == "train" else self._sizes
-        images, labels = self.images(first), labels[first : first + size]
+        numbers = self.numbers(split)
+        images, labels = self.images(numbers), torch.from_numpy(self.field("label"))[numbers]
         if split == "val" or not augmented:
             return ImageDataset(images, labels)
         return ImageDataset(images, labels, self.crop_padding, self.flip, self.seed)
 
-    def images(self, first: int) -> Any:
-        """Give the images from number ``first`` on, to be indexed by a tensor of numbers."""
-        return StoredImages(self.records, first)
+    def numbers(self, split: Split) -> Tensor:
+        """Give the numbers of the records of a split; those of validation come behind those to train on."""
+        size = len(self.records)  # makes the set if it is not there
+        return torch.arange(self._sizes[0]) if split == "train" else torch.arange(self._sizes[0], size)
+
+    def images(self, numbers: Tensor) -> Any:
+        """Give the images with these numbers, to be indexed by a tensor of places among them."""
+        return StoredImages(self.records, numbers)
 
     @property
     def records(self) -> ShardedRecords:
@@ -184,7 +189,11 @@ class GeneratedDataModule(ImageSplits):
         return self._records
 
     def field(self, name: str) -> np.ndarray:
-        """Give one field of all records: ``label``, ``predicted`` (by the model) or ``moved`` (L2 distance)."""
+        """Give one field of all records.
+
+        ``label``; ``before`` and ``predicted``: what the model sees in the original and in the new image; ``moved``:
+        their L2 distance.
+        """
         return self.records.field(name, np.arange(len(self.records)))
 
     def originals(self, numbers: Tensor) -> Tensor:
@@ -228,13 +237,14 @@ class GeneratedDataModule(ImageSplits):
     def _make_shard(self, model: ImageClassifier, records: ShardedRecords, shard: int) -> np.ndarray:
         numbers = torch.tensor(records.numbers(shard))
         images, labels = self.make(model, numbers)
+        originals = self.originals(numbers)
         with torch.no_grad():
-            predicted = model(images).argmax(1)
+            before, predicted = (model(x.to(model.device)).argmax(1) for x in (originals, images))
         made = np.empty(len(numbers), records.dtype)
         made["image"] = images.cpu().numpy()
         made["label"] = labels.cpu().numpy()
-        made["predicted"] = predicted.cpu().numpy()
-        made["moved"] = perturbation_norm(images.cpu() - self.originals(numbers), "l2").numpy()
+        made["before"], made["predicted"] = before.cpu().numpy(), predicted.cpu().numpy()
+        made["moved"] = perturbation_norm(images.cpu() - originals, "l2").numpy()
         return made
 
     def _is_good(self, records: ShardedRecords, shard: int) -> bool:

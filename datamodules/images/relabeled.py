@@ -2,38 +2,46 @@
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...modules.attacks import PGD, Norm, perturbation_norm
 from ...modules.classification import ImageClassifier
 from ...modules.noise import sample_generators, sample_normal
+from ..sampling import Split
 from .augmentation import counter_uniforms
 from .generated import GeneratedDataModule
 from .splits import ImageSplits
 
 __all__ = ["RelabeledDataModule", "draw_targets"]
 
-Targets = Literal["random", "next", "other"]
+Targets = Literal["random", "next", "other", "predicted"]
+Keep = Literal["all", "fooled", "wrong"]
 Control = Literal["none", "unperturbed", "noise"]
 
 
 class RelabeledDataModule(GeneratedDataModule):
-    """Every training image moved slightly, by a targeted attack on a model, and labelled by the target.
+    """Every training image moved slightly, by an attack on a model, and labelled by what the model then sees.
 
     From `Ilyas et al. 2019 <https://arxiv.org/abs/1905.02175>`_: to a person the labels are wrong, yet who trains on
     the set is right on the source's own test set, because the perturbations are features. Validation images are
     relabelled too: a choice made on them uses no right label.
 
-    The controls serve the same labels with other images, and must end below chance.
+    The controls serve the same labels with other images, and must end below chance. A third one, of what the labels
+    alone tell of the model that gave them: a weak model labels images that nothing moved, and its errors are kept, by
+    ``attack: null``, ``targets: predicted`` and ``keep: wrong``.
 
     Args:
         source: Whose training and validation split are relabelled; the test set stays as it is.
         checkpoint: Of the model attacked, an :class:`ImageClassifier` trained by ``theodolite fit``.
-        attack: A targeted attack; its radius bounds the perturbations, also after storage. In the paper L2, eps 0.5,
-            100 steps of 0.1, from the image itself.
+        attack: A targeted attack, an untargeted one for ``predicted``; its radius bounds the perturbations, also after
+            storage. In the paper L2, eps 0.5, 100 steps of 0.1, from the image itself. ``None`` moves nothing.
         targets: ``random``: any class, the right one too (D_rand); ``next``: label + 1, modulo the number of classes
             (D_det); ``other``: any class but the right one. For two classes the last two flip all labels.
+            ``predicted``: what the model sees in the image made.
+        keep: ``fooled``: only images which the model first gets right and then takes for their new, wrong label;
+            ``wrong``: only those whose new label is wrong; they are chosen of the images made, without another attack.
         control: ``unperturbed``: the original images; ``noise``: Gaussian noise of the L2 length of each image's
             perturbation, clipped to [0, 1].
         data_dir: As in :class:`GeneratedDataModule`, and so the others.
@@ -47,7 +55,7 @@ class RelabeledDataModule(GeneratedDataModule):
 
     Raises:
         FileNotFoundError: If the checkpoint is absent.
-        ValueError: If the attack is not targeted or an argument is out of range.
+        ValueError: If attack and targets do not fit, an argument is out of range, or on making, if nothing is kept.
     """
 
     kind = "relabeled"
@@ -56,8 +64,9 @@ class RelabeledDataModule(GeneratedDataModule):
         self,
         source: ImageSplits,
         checkpoint: str,
-        attack: PGD,
+        attack: PGD | None,
         targets: Targets = "random",
+        keep: Keep = "all",
         control: Control = "none",
         data_dir: str = "data/generated",
         shard_size: int = 500,
@@ -71,51 +80,93 @@ class RelabeledDataModule(GeneratedDataModule):
         super().__init__(
             source, checkpoint, data_dir, shard_size, crop_padding, flip, batch_size, set_seed, seed, num_workers
         )
-        if not attack.targeted:
-            msg = "RelabeledDataModule(attack=...): the attack must have targeted=True; the target is the new label."
-            raise ValueError(msg)
         for name, value, allowed in (
-            ("targets", targets, ("random", "next", "other")),
+            ("targets", targets, ("random", "next", "other", "predicted")),
+            ("keep", keep, ("all", "fooled", "wrong")),
             ("control", control, ("none", "unperturbed", "noise")),
         ):
             if value not in allowed:
                 msg = f"RelabeledDataModule({name}={value!r}): must be one of {', '.join(allowed)}."
                 raise ValueError(msg)
+        if attack is not None and attack.targeted == (targets == "predicted"):
+            msg = (
+                f"RelabeledDataModule(targets={targets!r}): the attack must have targeted={targets != 'predicted'}; "
+                "a targeted attack seeks the new label, 'predicted' is the one that an untargeted attack finds."
+            )
+            raise ValueError(msg)
         self.attack = attack
         self.targets: Targets = targets
+        self.keep: Keep = keep
         self.control: Control = control
 
     def settings(self) -> dict[str, Any]:
-        """Give the rule of the targets and the attack; the controls share the set."""
+        """Give the rule of the targets and the attack; the controls, and what is kept, share the set."""
+        if self.attack is None:
+            return {"targets": self.targets, "attack": None}
         attack = {key: value for key, value in vars(self.attack).items() if not key.startswith("_")}
         return {"targets": self.targets, "attack": {"class": type(self.attack).__name__, **attack}}
 
     def bound(self) -> tuple[Norm, float] | None:
         """Give the ball of the attack."""
-        return self.attack.norm, self.attack.eps
+        return ("l2", 0.0) if self.attack is None else (self.attack.norm, self.attack.eps)
 
     def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Attack images towards their targets."""
-        targets = draw_targets(self.source_labels[numbers], numbers, self.targets, self.num_classes, self.set_seed)
-        targets = targets.to(model.device)
-        images = self.originals(numbers).to(model.device)
-        return self.attack(model, images, targets, sample_id=numbers.to(model.device)), targets
+        """Attack images towards their targets, or away from their labels."""
+        labels, images = self.source_labels[numbers], self.originals(numbers).to(model.device)
+        if self.targets != "predicted":
+            labels = draw_targets(labels, numbers, self.targets, self.num_classes, self.set_seed)
+        labels = labels.to(model.device)
+        if self.attack is not None:
+            images = self.attack(model, images, labels, sample_id=numbers.to(model.device))
+        if self.targets == "predicted":
+            with torch.no_grad():
+                labels = model(images).argmax(1)
+        return images, labels
 
-    def images(self, first: int) -> Any:
+    def numbers(self, split: Split) -> Tensor:
+        """Give the numbers of the images that are kept.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        numbers = super().numbers(split)
+        kept = numbers[torch.from_numpy(self.kept())[numbers]]
+        if len(numbers) and not len(kept):
+            msg = (
+                f"RelabeledDataModule(keep={self.keep!r}): none of the {len(numbers)} images ({split}) is kept; "
+                f"{self.report()}"
+            )
+            raise ValueError(msg)
+        return kept
+
+    def kept(self) -> np.ndarray:
+        """Say of all images which are kept: bool."""
+        label, original = self.field("label"), self.source_labels.numpy()
+        if self.keep == "all":
+            return np.ones_like(label, dtype=bool)
+        wrong = label != original
+        if self.keep == "wrong":
+            return wrong
+        return wrong & (self.field("before") == original) & (self.field("predicted") == label)
+
+    def images(self, numbers: Tensor) -> Any:
         """Give the images, or those of the control."""
-        return super().images(first) if self.control == "none" else _ControlImages(self, first)
+        return super().images(numbers) if self.control == "none" else _ControlImages(self, numbers)
 
     def statistics(self) -> dict[str, float]:
-        """Give shares of all images.
+        """Give shares of all images made.
 
-        ``fooled``: the model sees the target; ``still_correct``: the model sees the original label; ``label_kept``: the
-        target is the original label; ``moved``: mean L2 length of the perturbations.
+        ``known``: the model sees the original label in the original image; ``fooled``: it sees the new label in the new
+        one; ``still_correct``: there it sees the original label; ``label_kept``: the new label is the original one;
+        ``kept``: the image is served; ``moved``: mean L2 length of the perturbations.
         """
         label, predicted, original = self.field("label"), self.field("predicted"), self.source_labels.numpy()
         return {
+            "known": float((self.field("before") == original).mean()),
             "fooled": float((predicted == label).mean()),
             "still_correct": float((predicted == original).mean()),
             "label_kept": float((label == original).mean()),
+            "kept": float(self.kept().mean()),
             "moved": float(self.field("moved").mean()),
         }
 
@@ -125,22 +176,22 @@ class RelabeledDataModule(GeneratedDataModule):
         return (
             f"{100 * found['fooled']:.1f} % fool the model, it still sees the original label in "
             f"{100 * found['still_correct']:.1f} %; {100 * found['label_kept']:.1f} % of the labels are the original "
-            f"ones; mean L2 length of the perturbations {found['moved']:.3f}."
+            f"ones; {100 * found['kept']:.1f} % are kept; mean L2 length of the perturbations {found['moved']:.3f}."
         )
 
 
 class _ControlImages:
     """The originals, or those with Gaussian noise as long as each image's perturbation, the same in every epoch."""
 
-    def __init__(self, data: RelabeledDataModule, first: int) -> None:
+    def __init__(self, data: RelabeledDataModule, numbers: Tensor) -> None:
         self.originals = data.originals
         self.lengths = torch.from_numpy(data.field("moved"))
-        self.first = first
+        self.numbers = numbers
         self.noisy = data.control == "noise"
         self.seed = data.set_seed
 
-    def __getitem__(self, numbers: Tensor) -> Tensor:
-        numbers = numbers + self.first
+    def __getitem__(self, places: Tensor) -> Tensor:
+        numbers = self.numbers[places]
         images = self.originals(numbers)
         if not self.noisy:
             return images
@@ -155,7 +206,7 @@ def draw_targets(labels: Tensor, numbers: Tensor, rule: Targets, num_classes: in
     Args:
         labels: Original labels, int64 (B,).
         numbers: Numbers of the images, int64 (B,).
-        rule: ``random``, ``next`` or ``other``, see :class:`RelabeledDataModule`.
+        rule: ``random``, ``next`` or ``other``: see :class:`RelabeledDataModule`.
         num_classes: Number of classes.
         seed: Of the choices.
 

@@ -34,6 +34,7 @@ class PGD(Attack):
         bounds: Smallest and largest value of an input.
         seed: Of the random start, >= 0.
         name: For keys and tables; by default ``l2_0.5``.
+        full_precision: Compute in float32 also under autocast; ``False`` makes training in low precision faster.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -60,6 +61,7 @@ class PGD(Attack):
         bounds: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
         name: str = "",
+        full_precision: bool = True,
     ) -> None:
         super().__init__(norm, eps, name)
         owner = type(self).__name__
@@ -80,6 +82,7 @@ class PGD(Attack):
         self.keep: Literal["best", "last"] = keep
         self.bounds = bounds
         self.seed = seed
+        self.full_precision = full_precision
 
     def __call__(
         self,
@@ -118,6 +121,7 @@ class PGD(Attack):
             bounds=tuple(self.bounds),  # pyright: ignore[reportArgumentType]  # YAML gives a list
             seed=self.seed,
             sample_id=sample_id,
+            full_precision=self.full_precision,
         )
 
     def at(self: AnyPGD, eps: float) -> AnyPGD:

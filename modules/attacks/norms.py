@@ -58,8 +58,8 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
     """
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     if norm == "linf":
-        return gradient.sign()
-    return gradient / (per_sample(perturbation_norm(gradient, norm), gradient) + _TINY)
+        return gradient.sign_()  # in place: it is a copy
+    return gradient.div_(per_sample(perturbation_norm(gradient, norm), gradient) + _TINY)
 
 
 def random_perturbation(

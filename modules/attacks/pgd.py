@@ -36,6 +36,7 @@ def pgd(
     bounds: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
     sample_id: Tensor | None = None,
+    full_precision: bool = True,
 ) -> Tensor:
     r"""Raise an objective within a ball around each sample, by projected gradient ascent.
 
@@ -46,8 +47,9 @@ def pgd(
     objective is summed over the batch, so that no sample's result depends on the others.
 
     The model is called in evaluation mode if it is an ``nn.Module`` (its mode is restored), in full precision also
-    under autocast, and in every gradient mode, inference mode too. Only the input is differentiated: no gradient of a
-    parameter is computed or touched. Cost: steps x restarts forward and backward passes, and one forward a restart.
+    under autocast unless told otherwise, and in every gradient mode, inference mode too. Only the input is
+    differentiated: no gradient of a parameter is computed or touched. Cost: steps x restarts forward and backward
+    passes, and one forward a restart.
 
     Args:
         model_fn: Maps inputs (N, ...) to logits (N, C), or to whatever the objective takes.
@@ -70,6 +72,8 @@ def pgd(
         seed: Of the random start, >= 0.
         sample_id: Number of each sample, int (N,): the start is a function of (seed, number, restart), whatever the
             batch. ``None`` draws numbers from torch's global generator.
+        full_precision: Compute in float32 also under autocast; ``False`` follows the caller's autocast: faster, and
+            weaker, so for training only. The iterates are float32 in either case.
 
     Returns:
         The changed samples, detached, of the shape and precision of x.
@@ -87,7 +91,7 @@ def pgd(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(x.device.type, enabled=False))
+        stack.enter_context(_precision(x.device.type, full_precision))
         stack.enter_context(evaluation_mode(model_fn))
         # clones: what inference mode made cannot be saved for a backward pass
         origin, y = x.detach().clone(), y.detach().clone()
@@ -206,6 +210,16 @@ class _Climb:
         if self.mask is not None:
             delta = delta * self.mask
         return project(delta, self.norm, self.eps).add_(self.origin).clamp_(*self.bounds)
+
+
+def _precision(device: str, full: bool) -> torch.autocast:
+    """Switch autocast off, or leave it as it is.
+
+    It keeps no copies of the weights: one made here without a gradient would be used by the training step that follows,
+    whose weights then had none.
+    """
+    enabled = not full and torch.is_autocast_enabled(device)
+    return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled, cache_enabled=False)
 
 
 @contextmanager

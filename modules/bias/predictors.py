@@ -125,7 +125,9 @@ class DiagonalProduct(LinearPredictor):
         self, dimension: int, runs: int = 1, depth: int = 2, init_std: float | None = 0.5, alpha: float = 1e-3
     ) -> None:
         super().__init__(runs)
-        check_positive("DiagonalProduct", dimension=dimension, depth=depth)
+        check_positive("DiagonalProduct", dimension=dimension, depth=depth, alpha=alpha)
+        if init_std is not None:
+            check_positive("DiagonalProduct", init_std=init_std)
         if init_std is None and depth > 2:
             msg = f"DiagonalProduct(depth={depth}, init_std=None): with two layers at 0 nothing moves; give init_std."
             raise ValueError(msg)
@@ -161,7 +163,7 @@ class FullyConnected(LinearPredictor):
     ) -> None:
         super().__init__(runs)
         width = width or dimension
-        check_positive("FullyConnected", dimension=dimension, depth=depth, width=width)
+        check_positive("FullyConnected", dimension=dimension, depth=depth, width=width, init_std=init_std)
         self.degree = depth
         sizes = [dimension, *[width] * (depth - 1), 1]
         self.layers = nn.ParameterList(
@@ -196,7 +198,7 @@ class CircularConvolution(LinearPredictor):
 
     def __init__(self, dimension: int, runs: int = 1, depth: int = 2, init_std: float = 0.1) -> None:
         super().__init__(runs)
-        check_positive("CircularConvolution", dimension=dimension, depth=depth)
+        check_positive("CircularConvolution", dimension=dimension, depth=depth, init_std=init_std)
         self.degree = depth
         self.weight = nn.Parameter(init_std * torch.randn(runs, depth, dimension, dtype=torch.float64))
 

@@ -28,7 +28,7 @@ class ReLUNetwork(Predictor):
 
     def __init__(self, dimension: int, runs: int = 1, depth: int = 2, width: int = 20, init_std: float = 0.1) -> None:
         super().__init__(runs)
-        check_positive("ReLUNetwork", dimension=dimension, depth=depth, width=width)
+        check_positive("ReLUNetwork", dimension=dimension, depth=depth, width=width, init_std=init_std)
         self.degree = depth
         sizes = [dimension + 1, *[width] * (depth - 1), 1]  # the bias is the weight of an input that is 1
         self.layers = nn.ParameterList(
@@ -68,7 +68,7 @@ class ReLUConvNetwork(Predictor):
         init_std: float = 0.1,
     ) -> None:
         super().__init__(runs)
-        check_positive("ReLUConvNetwork", dimension=dimension, channels=channels)
+        check_positive("ReLUConvNetwork", dimension=dimension, channels=channels, init_std=init_std)
         if depth < 2:
             msg = f"ReLUConvNetwork(depth={depth}): must be at least 2, a convolution and the last layer."
             raise ValueError(msg)

@@ -1,6 +1,5 @@
 r"""How nearly a homogeneous predictor is a stationary point of its margin problem, in the space of its parameters."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -8,10 +7,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..margins import kkt_residual_least_squares
-from .losses import log_exponential_loss
 from .predictors import Predictor
 
-__all__ = ["kkt_residual", "normalized_margins", "sandwich_violation"]
+__all__ = ["kkt_residual"]
 
 
 def kkt_residual(
@@ -86,29 +84,3 @@ def _gradients(predictor: Predictor, points: Tensor, x: Tensor, y: Tensor) -> Te
             for n in range(margins.shape[1])
         ]
     return torch.stack([_flat(parts) for parts in gradients], 1).unflatten(0, points.shape[:2])
-
-
-def normalized_margins(margins: Tensor, norm: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    r"""Give the normalized margin and its smoothed form.
-
-    .. math:: \bar\gamma = \frac{\min_n q_n}{\|\theta\|^L}, \qquad
-        \tilde\gamma = \frac{-\log\sum_n e^{-q_n}}{\|\theta\|^L}, \qquad
-        \bar\gamma - \frac{\log N}{\|\theta\|^L} \le \tilde\gamma \le \bar\gamma
-
-    Args:
-        margins: q, (R, N), in the unit of the output.
-        norm: The l2 norm of all parameters, (R,).
-        degree: L.
-
-    Returns:
-        Both, (R,), in units of the output per weight^L; comparable only within one architecture.
-    """
-    scale = norm**degree
-    return margins.amin(-1) / scale, -log_exponential_loss(margins) / scale
-
-
-def sandwich_violation(margins: Tensor, norm: Tensor, degree: int) -> Tensor:
-    """Give the violation of the bounds of :func:`normalized_margins`, relative to the margin; 0 if none, (R,)."""
-    hard, smooth = normalized_margins(margins, norm, degree)
-    low = hard - math.log(margins.shape[-1]) / norm**degree
-    return torch.maximum(smooth - hard, low - smooth).clamp_min(0) / hard.abs()

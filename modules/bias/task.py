@@ -1,6 +1,6 @@
 """Training of many small problems at once, to see which solution the optimizer picks."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -8,7 +8,9 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
 
 from ..base import Task
+from ..margins import smoothed_margin
 from .losses import Objective, log_loss, objective_slopes, objective_value
+from .optimizers import ProblemOptimizer
 from .predictors import LinearPredictor, Predictor
 
 __all__ = ["ImplicitBias", "Problems"]
@@ -48,8 +50,9 @@ class ImplicitBias(Task):
         objective: What is minimised.
         steps: T, the optimizer's steps, at least as many as epochs.
         instancewise: Step t sees only sample t mod N (stochastic gradient descent without replacement).
-        track_margin: Compare the smoothed normalized margin :math:`\log(1/L) / \|\theta\|^{L_{deg}}` of every step with
-            the largest before, once the loss is below 1: ``largest_decrease``, (R,), is the largest relative decrease.
+        track_margin: Compare the smoothed normalized margin of every step with the largest before, once it is positive,
+            see :func:`~theodolite.modules.margins.smoothed_margin`: ``largest_decrease``, (R,), is the largest relative
+            decrease.
         optimizer: As in :class:`Task`.
 
     Raises:
@@ -88,18 +91,41 @@ class ImplicitBias(Task):
         if isinstance(predictor, LinearPredictor):
             self.register_buffer("start", predictor.beta().detach().clone())
 
+    def configure_optimizers(self) -> Any:
+        """Build the injected optimizer.
+
+        Raises:
+            ValueError: If it would take the runs for one problem.
+        """
+        optimizer = super().configure_optimizers()
+        if (
+            isinstance(optimizer, ProblemOptimizer)
+            and optimizer.defaults["batch_dims"] == 0
+            and self.predictor.runs > 1
+        ):
+            msg = (
+                f"{type(optimizer).__name__}(batch_dims=0): the {self.predictor.runs} runs of ImplicitBias would share "
+                "norms and steps; give --model.optimizer.batch_dims 1."
+            )
+            raise ValueError(msg)
+        return optimizer
+
     def forward(self, x: Tensor) -> Tensor:
         """Give the outputs (R, N) for inputs (R, N, d)."""
         return self.predictor(x)
 
     def losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """Give the objective of each run, (R,)."""
+        """Give the objective of each run, (R,).
+
+        Raises:
+            ValueError: If the data have another number of runs than the predictor.
+        """
         if len(x) != self.predictor.runs:
             msg = (
                 f"ImplicitBias: the data have {len(x)} runs (problems x repeats), the predictor has "
                 f"{self.predictor.runs}; give --model.predictor.runs {len(x)}."
             )
-            raise MisconfigurationException(msg)
+            raise ValueError(msg)
         return objective_value(self(x), y, self.objective)
 
     def loss(self, batch: Problems) -> Tensor:
@@ -185,10 +211,10 @@ class ImplicitBias(Task):
 
     def _track(self, margins: Tensor) -> None:
         """Update the largest decrease of the smoothed margin."""
-        log_losses = log_loss(margins, "logistic" if self.objective.endswith("logistic") else "exponential")
-        margin = -log_losses / self.parameter_norm() ** self.predictor.degree
-        counts = (log_losses < 0) & self._best_margin.isfinite()
+        tail = "logistic" if self.objective.endswith("logistic") else "exponential"
+        margin = smoothed_margin(log_loss(margins, tail), self.parameter_norm(), self.predictor.degree, tail)
+        counts = (margin > 0) & self._best_margin.isfinite()
         decrease = torch.where(counts, (self._best_margin - margin) / self._best_margin.abs(), 0.0)
         self.largest_decrease.copy_(torch.maximum(self.largest_decrease, decrease))
-        best = torch.where(log_losses < 0, torch.maximum(self._best_margin, margin), self._best_margin)
+        best = torch.where(margin > 0, torch.maximum(self._best_margin, margin), self._best_margin)
         self._best_margin.copy_(best)

@@ -1,6 +1,7 @@
 """Image classification: the task, its networks, and what they are trained for."""
 
 from .homogeneous import HomogeneousMLP, TailCrossEntropy
+from .linear import LinearNetwork
 from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
 from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
 from .representation import Representation
@@ -14,6 +15,7 @@ __all__ = [
     "GaussianNoise",
     "HomogeneousMLP",
     "ImageClassifier",
+    "LinearNetwork",
     "MNISTTutorialCNN",
     "MadryCNN",
     "Normalize",

@@ -89,8 +89,8 @@ class TRADES(Objective):
     starts anywhere in the ball, and its last iterate is taken, as there.
 
     Args:
-        attack: Norm, radius, steps and seed of the inner maximum; it needs a random start, as the divergence has no
-            gradient at x.
+        attack: Norm, radius, steps, seed and precision of the inner maximum; it needs a random start, as the divergence
+            has no gradient at x.
         beta: Weight of the second part, > 0; 6 in the paper.
         label_smoothing: Of the first part.
 
@@ -125,6 +125,7 @@ class TRADES(Objective):
             keep="last",
             seed=self.attack.seed,
             sample_id=sample_id,
+            full_precision=self.attack.full_precision,
         )
         clean = forward(x)
         divergence = relative_entropy(clean.float().softmax(1), forward(moved)).mean()

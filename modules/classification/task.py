@@ -48,7 +48,7 @@ class ImageClassifier(Task):
     <https://arxiv.org/abs/2002.11569>`_).
 
     Averaged weights are Lightning's callback ``EMAWeightAveraging``; mixed precision is ``--trainer.precision
-    bf16-mixed``: attacks compute in full precision even then.
+    bf16-mixed``: attacks compute in full precision even then, unless they have ``full_precision=False``.
 
     Args:
         network: Maps normalised images (N, C, H, W) to logits (N, num_classes): any module.

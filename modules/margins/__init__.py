@@ -1,10 +1,18 @@
 """Margins: how far a classifier is from erring, in outputs, in weights and in inputs; plain functions of tensors."""
 
+from .direction import angle_degrees, linear_rule, signed_rows
 from .distance import boundary_distance, first_order_margin
 from .homogeneity import Homogeneity, homogeneity
 from .kkt import KKTResidual, kkt_residual, kkt_residual_least_squares, margin_gradients
-from .linear import linear_margin, weight_norm
-from .normalized import log_product_norm, normalized_margin, parameter_norm, smoothed_margin
+from .linear import linear_margin, parse_norm, rule_margin, weight_norm
+from .normalized import (
+    log_product_norm,
+    margin_growth,
+    normalized_margin,
+    parameter_norm,
+    sandwich_violation,
+    smoothed_margin,
+)
 from .order_statistics import histogram, order_statistics, quantiles
 from .output import output_margin
 from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
@@ -12,6 +20,7 @@ from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectral
 __all__ = [
     "Homogeneity",
     "KKTResidual",
+    "angle_degrees",
     "boundary_distance",
     "first_order_margin",
     "histogram",
@@ -19,14 +28,20 @@ __all__ = [
     "kkt_residual",
     "kkt_residual_least_squares",
     "linear_margin",
+    "linear_rule",
     "log_product_norm",
     "margin_gradients",
+    "margin_growth",
     "normalized_margin",
     "order_statistics",
     "output_margin",
     "parameter_norm",
+    "parse_norm",
     "quantiles",
     "row_norm_sum",
+    "rule_margin",
+    "sandwich_violation",
+    "signed_rows",
     "smoothed_margin",
     "spectral_complexity",
     "spectral_norm",

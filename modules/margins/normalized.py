@@ -1,13 +1,20 @@
 """Margins that do not grow with the weights of a homogeneous network."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["log_product_norm", "normalized_margin", "parameter_norm", "smoothed_margin"]
+__all__ = [
+    "log_product_norm",
+    "margin_growth",
+    "normalized_margin",
+    "parameter_norm",
+    "sandwich_violation",
+    "smoothed_margin",
+]
 
 
 def parameter_norm(parameters: Iterable[Tensor]) -> Tensor:
@@ -67,6 +74,53 @@ def smoothed_margin(
     log_loss = torch.as_tensor(log_loss, dtype=torch.float64)
     norm = torch.as_tensor(norm, dtype=torch.float64)
     return -(log_loss if tail == "exponential" else _log_expm1_of_log(log_loss)) * norm**-degree
+
+
+def sandwich_violation(margins: Tensor, norm: Tensor, degree: float) -> Tensor:
+    r"""Give the violation of the bounds of the exponential :func:`smoothed_margin`, relative to the smallest margin.
+
+    .. math:: \bar\gamma - \rho^{-L} \log N \le \tilde\gamma \le \bar\gamma, \qquad
+        \bar\gamma = \rho^{-L} \min_n m_n
+
+    Args:
+        margins: Output margins, (..., N).
+        norm: rho, (...).
+        degree: L.
+
+    Returns:
+        (...), 0 in exact arithmetic.
+    """
+    hard = normalized_margin(margins.amin(-1), norm, degree)
+    smooth = smoothed_margin(torch.logsumexp(-margins, -1), norm, degree, "exponential")
+    low = hard - math.log(margins.shape[-1]) * norm**-degree
+    return torch.maximum(smooth - hard, low - smooth).clamp_min(0) / hard.abs()
+
+
+def margin_growth(smoothed: Sequence[float], log_losses: Sequence[float]) -> tuple[float, float]:
+    r"""Give how far the smoothed normalized margin has risen in training, and how far it fell on the way.
+
+    Counted from the first positive value: from there on, where the summed logistic loss is below log 2 (the exponential
+    one below 1), gradient flow never lowers it (`Lyu and Li 2020 <https://arxiv.org/abs/1906.05890>`_). The fall is
+    seen at the points in time that lowered the loss, which leaves out steps that the training took back.
+
+    Args:
+        smoothed: Values of :func:`smoothed_margin`, in order of time.
+        log_losses: log of the loss at the same times.
+
+    Returns:
+        The last value less the first positive one, in logits per weight to the power L; and the largest fall below the
+        highest value before, relative to it, without unit. Both are 0 as long as no value was positive.
+    """
+    first: float | None = None
+    least, highest, fall = math.inf, 0.0, 0.0
+    for value, log_loss in zip(smoothed, log_losses, strict=True):
+        if first is None and value > 0:
+            first = value
+        if log_loss < least:
+            least = log_loss
+            highest = max(highest, value)
+            fall = max(fall, 1 - value / highest) if highest else fall
+    return (0.0 if first is None else smoothed[-1] - first), fall
 
 
 def _log_expm1_of_log(log_value: Tensor) -> Tensor:

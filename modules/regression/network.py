@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
         self.activation: Activation = activation
         self.output: Activation = output
         self.initial: Initial = initial
-        self.layers = nn.ModuleList(nn.Linear(inputs, outputs, bias=bias) for inputs, outputs in pairwise(widths))
+        self.layers = nn.ModuleList(_OnColumns(inputs, outputs, bias=bias) for inputs, outputs in pairwise(widths))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -73,9 +73,22 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, inputs) to outputs (N, outputs)."""
+        x = x.T
         for layer in self.layers[:-1]:
             x = _apply(self.activation, layer(x))
-        return _apply(self.output, self.layers[-1](x))
+        return _apply(self.output, self.layers[-1](x)).T
+
+
+class _OnColumns(nn.Linear):
+    """A linear layer on samples in columns, (inputs, N) to (outputs, N).
+
+    Few units on many samples are multiplied several times faster so, above all for many networks at once by
+    ``torch.func.vmap``: the long axis is innermost.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        product = self.weight @ input
+        return product if self.bias is None else product + self.bias[:, None]
 
 
 def _apply(activation: Activation, x: Tensor) -> Tensor:

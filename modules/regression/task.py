@@ -47,7 +47,7 @@ class Regression(Task):
             raise ValueError(msg)
         self.save_init_arguments()
         self.network = network
-        self.error = error
+        self._kind = error
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, inputs) to outputs (N, outputs)."""
@@ -55,7 +55,11 @@ class Regression(Task):
 
     def loss(self, batch: Batch) -> Tensor:
         """Give the error of a batch ``(x, y, index)``: y (N, outputs)."""
-        return self._errors(batch, self.error)
+        return self._errors(batch, self._kind)
+
+    def error(self, batch: Batch) -> Tensor:
+        """Give the mean absolute error of a batch."""
+        return self._errors(batch, "absolute")
 
     def num_samples(self, batch: Batch) -> int:
         """Count the samples of a batch."""
@@ -76,5 +80,5 @@ class Regression(Task):
         return (difference.abs() if error == "absolute" else difference.square()).sum(1).mean()
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
-        values = {f"{stage}/loss": self.loss(batch), f"{stage}/mae": self._errors(batch, "absolute")}
+        values = {f"{stage}/loss": self.loss(batch), f"{stage}/mae": self.error(batch)}
         self.log_dict(values, on_epoch=True, sync_dist=True, batch_size=self.weight(batch))  # pyright: ignore[reportArgumentType]

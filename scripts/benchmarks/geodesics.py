@@ -1,14 +1,22 @@
-"""Losses along a segment, beads trained together, and a step of curve finding, beside one call a point."""
+"""Losses along a segment, beads trained together, curve finding, and a search on two processes."""
 
+import os
+import statistics
+import tempfile
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...callbacks.geodesics import ModelLandscape, as_measured, flat, unflat
+from ...callbacks.geodesics import ModelLandscape, Settings, as_measured, flat, unflat
 from ...callbacks.geodesics.descent import descend
+from ...callbacks.geodesics.dynamic_string import dynamic_strings
 from ...callbacks.level_set_geodesics import fresh_points
 from ...datamodules.regression_datamodule import RegressionDataset
 from ...modules.regression import FeedForward, Regression
@@ -64,6 +72,7 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
             _segment(_Convnet(), _images(16), 20, repeats, "MNIST convnet, 16 images", at_least=0.95),
             _together(),
             _bezier_step(repeats),
+            _two_processes(),
         ]
     finally:
         torch.set_num_threads(threads)
@@ -125,6 +134,41 @@ def _bezier_step(repeats: int) -> dict[str, Any]:
     seconds = median_times({"plain": plain, "ours": ours}, repeats)
     what = "gradient of a point of a Bezier curve over the plain network's, MNIST convnet, 64 images"
     return row(what, seconds["ours"] / seconds["plain"], "x", at_most=1.1)
+
+
+def _two_processes() -> dict[str, Any]:
+    """Give the speed of a search on two processes of one thread each over one. On one free core it cannot be met."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_process, args=(folder,), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+        ratio = float((Path(folder) / "ratio").read_text())
+    return row("search with 8 open segments, 2 processes over 1, 1-64-64-1 network, 2,000 samples", ratio, "x",
+               at_least=1.6)  # fmt: skip
+
+
+def _process(rank: int, folder: str, rounds: int = 5) -> None:
+    """Search in turn on rank 0 alone and on both, which wait for each other to begin; rank 0 writes the ratio."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    torch.manual_seed(0)
+    module = Regression(FeedForward((1, 64, 64, 1)))
+    landscape = ModelLandscape(module, [tuple(part.float() for part in _samples(2000)[:2])])
+    starts, ends = fresh_points(module, 16, seed=0).chunk(2)
+    # no bead gets so low: all take 60 steps, and that ends the search
+    settings = Settings(first_bead=True, max_passes=1, max_steps=60)
+    ratios = []
+    for number in range(rounds + 1):
+        seconds = []
+        for both in (False, True):
+            if both:
+                dist.init_process_group("gloo", init_method=f"file://{folder}/{number}", rank=rank, world_size=2)
+            start = time.perf_counter()
+            if both or rank == 0:
+                dynamic_strings(landscape, starts, ends, 1e-12, settings)
+            seconds.append(time.perf_counter() - start)
+        dist.destroy_process_group()
+        ratios.append(seconds[0] / seconds[1])
+    if rank == 0:
+        (Path(folder) / "ratio").write_text(str(statistics.median(ratios[1:])))  # the first round warms up
 
 
 class _Loss(nn.Module):

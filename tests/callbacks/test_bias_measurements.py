@@ -1,6 +1,7 @@
 """What the bias callbacks log, against values computed by hand, and that they leave training as it is."""
 
 import csv
+import math
 
 import pytest
 import torch
@@ -100,6 +101,23 @@ def test_margin_of_a_given_rule_is_measured_in_its_norm(tmp_path):
     assert logged["test/margin_ratio"] == pytest.approx(sum(ratios) / 2, rel=1e-5)
     assert logged["test/certificate_max"] <= logged["test/margin_ratio_max"] + 1e-12
     assert logged["test/svm_ratio_max"] <= 1 + 1e-9
+
+
+def test_exponent_of_a_gap_is_that_of_its_power_of_log_t():
+    callback = MarginBias()
+    for steps in (10, 99, 100, 300, 300, 1000, 5000):  # one point in time twice: the test at the end
+        before = 9.0 if steps < 100 else 0.0  # what is not asymptotic yet does not count
+        gap = torch.tensor([2 / math.log(steps) + before, 3 * math.log(steps) ** -2.5], dtype=torch.float64)
+        exponent = callback._gap_exponent(gap, steps)
+        if steps <= 100:
+            assert exponent.tolist() == [0, 0]
+    assert exponent.tolist() == pytest.approx([-1, -2.5], rel=1e-9)
+
+
+def test_a_rule_that_is_zero_has_no_margin(tmp_path):
+    task = ImplicitBias(Dense(8, 2), "logistic", steps=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    with pytest.raises(ValueError, match="the rule of a run is zero after 1 steps, so it has no margin"):
+        train(tmp_path, task, SeparableDataModule(problems=2), MarginBias(), epochs=2)
 
 
 def test_length_of_a_straight_path_is_the_distance(tmp_path):

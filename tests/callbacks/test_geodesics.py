@@ -10,7 +10,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from theodolite.callbacks import GeodesicPath, LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
-from theodolite.callbacks.geodesics import ModelLandscape, Path, connect, flat
+from theodolite.callbacks.geodesics import ModelLandscape, Path, connect, flat, unflat
+from theodolite.callbacks.geodesics.training import Training
 from theodolite.callbacks.level_set_geodesics import as_trained, fresh_points, pair_up
 from theodolite.callbacks.level_set_report import agreements
 from theodolite.datamodules import RegressionDataModule
@@ -65,7 +66,9 @@ def test_path_of_the_callback_is_that_of_the_function(tmp_path, reference, comma
     )
     stage = {"validate": "val", "test": "test"}[command]
     logged = metrics(tmp_path)
-    for name, value in expected.summary().items():
+    summary = expected.summary()
+    summary["loss_barrier"] = summary.pop("barrier")
+    for name, value in summary.items():
         assert logged[f"{stage}/geodesic/{name}"] == pytest.approx(value, rel=1e-6), name
     saved = Path.load(tmp_path / "paths" / f"{stage}.pt")
     torch.testing.assert_close(saved.beads, expected.beads)
@@ -105,6 +108,64 @@ def test_level_of_the_evaluated_batches(tmp_path, reference):
     assert path.level == pytest.approx(float(path.values[[0, -1]].max()))
 
 
+def held_out_errors(points, module):
+    """Loss and error of parameter vectors on the test samples, by hand."""
+    x, y = (part.double() for part in next(iter(data().test_dataloader()))[:2])
+    values = []
+    for point in points:
+        difference = torch.func.functional_call(module, unflat(point, module), (x,)) - y
+        values.append([float(difference.square().mean()), float(difference.abs().mean())])
+    return torch.tensor(values).double().T
+
+
+@pytest.mark.parametrize("metric", ["loss", "error", "perplexity"])
+def test_barriers_are_named_and_the_level_may_bound_any_metric_of_held_out_samples(tmp_path, reference, metric):
+    """Squared loss, and mean absolute error as the module's error(batch); all by hand at every tested point."""
+    module = task(0)
+    callback = GeodesicPath(reference, metric=metric, quantity="evaluated", method="linear")
+    trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
+    path, logged = Path.load(tmp_path / "paths/test.pt"), metrics(tmp_path)
+    loss, error = held_out_errors([path.point(float(t)) for t in path.position], task(0))
+    expected = {"loss": loss, "error": error, "perplexity": loss.exp()}
+    torch.testing.assert_close(path.values, expected[metric], rtol=1e-6, atol=1e-9)
+    assert path.level == pytest.approx(float(path.values[[0, -1]].max()))
+    for name in {"loss", "error", metric}:
+        barrier = float(expected[name].max() - expected[name][[0, -1]].max())
+        assert logged[f"test/geodesic/{name}_barrier"] == pytest.approx(barrier, rel=1e-5, abs=1e-6), name
+    assert ("test/geodesic/perplexity_barrier" in logged) == (metric == "perplexity")
+    assert "test/geodesic/barrier" not in logged
+
+
+def test_beads_are_trained_on_the_loss_until_the_error_is_low(tmp_path, reference):
+    """Squared loss below, absolute error as the level: connected means that the error is low on all of the path."""
+    torch.save({"state_dict": low(task(1)).state_dict()}, reference)
+    callback = GeodesicPath(reference, 0.15, metric="error", quantity="evaluated", lr=0.01, max_steps=3000)
+    trainer(tmp_path, callback).test(low(task(0)), datamodule=data(), verbose=False)
+    path = Path.load(tmp_path / "paths/test.pt")
+    assert path.connected
+    assert path.num_beads > 2
+    _, error = held_out_errors([path.point(t / 300) for t in range(301)], task(0))
+    assert float(error.max()) <= 0.15 + 2e-4  # the tolerance of the certified maximum
+
+
+def test_a_permuted_reference_is_aligned(tmp_path):
+    module = low(task(0))
+    order = torch.tensor([2, 0, 3, 1])
+    state = dict(module.state_dict())
+    for name, axis in (("layers.0.weight", 0), ("layers.0.bias", 0), ("layers.1.weight", 1)):
+        state[f"network.{name}"] = state[f"network.{name}"].index_select(axis, order)
+    torch.save({"state_dict": state}, tmp_path / "copy.ckpt")
+    barriers = []
+    for align in (False, True):
+        callback = GeodesicPath(str(tmp_path / "copy.ckpt"), method="linear", align=align)
+        trainer(tmp_path / str(align), callback).test(module, datamodule=data(), verbose=False)
+        barriers.append(metrics(tmp_path / str(align))["test/geodesic/loss_barrier"])
+    assert barriers[0] > 0
+    assert barriers[1] == 0
+    path = Path.load(tmp_path / "True/paths/test.pt")
+    assert torch.equal(path.beads[0], path.beads[1])
+
+
 class Foreign(LightningModule):
     """A module of somebody else: no loss(batch), and dropout."""
 
@@ -120,6 +181,10 @@ def squared(module, batch):
     return (module.net(batch[0]) - batch[1]).square().mean()
 
 
+def far(module, batch):
+    return ((module.net(batch[0]) - batch[1]).abs() > 0.1).double().mean()
+
+
 def test_any_module_with_a_loss_function(tmp_path):
     torch.manual_seed(0)
     module, other = Foreign(), Foreign()
@@ -127,8 +192,84 @@ def test_any_module_with_a_loss_function(tmp_path):
     callback = GeodesicPath(str(tmp_path / "other.ckpt"), level=5.0, loss_fn=squared)
     trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
     assert metrics(tmp_path)["test/geodesic/connected"] == 1
+    assert "test/geodesic/error_barrier" not in metrics(tmp_path)
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, loss_fn=squared, error_fn=far)
+    trainer(tmp_path / "errs", callback).test(module, datamodule=data(), verbose=False)
+    assert (metrics(tmp_path / "errs")["test/geodesic/error_barrier"] * 9) % 1 == pytest.approx(0, abs=1e-6)
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), metric="error", loss_fn=squared)
+    with pytest.raises(ValueError, match=r"Foreign has no error\(batch\); give GeodesicPath error_fn"):
+        trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match=r"Foreign has no loss\(batch\); give loss_fn"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "other.ckpt"))).test(module, datamodule=data(), verbose=False)
+
+
+def test_a_killed_search_of_the_callback_goes_on(tmp_path, reference, monkeypatch):
+    """Killed at its second exchange: what was trained is not trained again, and the path is that of one go."""
+    torch.save({"state_dict": low(task(1)).state_dict()}, reference)
+    module, options = low(task(0)), {"lr": 0.01, "max_steps": 3000}
+    trainer(tmp_path / "whole", GeodesicPath(reference, 0.03, **options)).test(module, data(), verbose=False)
+    expected = Path.load(tmp_path / "whole/paths/test.pt")
+    assert expected.num_beads > 3
+    trained, original = [], Training.advance
+
+    def dies(self):
+        trained.append(len(self.owners))
+        if len(trained) == 2:
+            raise RuntimeError("killed")
+        return original(self)
+
+    monkeypatch.setattr(Training, "advance", dies)
+    file = tmp_path / "search.pt"
+    resumed = GeodesicPath(reference, 0.03, **options, resume=str(file))
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path / "dead", resumed).test(module, data(), verbose=False)
+    assert file.is_file()
+    resumed = GeodesicPath(reference, 0.03, **options, resume=str(file))
+    trainer(tmp_path / "again", resumed).test(module, data(), verbose=False)
+    path = Path.load(tmp_path / "again/paths/test.pt")
+    torch.testing.assert_close(path.beads, expected.beads, rtol=0, atol=0)
+    assert path.connected == expected.connected
+    assert not file.exists()
+
+
+class Normalised(Foreign):
+    """Batch normalisation: its statistics belong to no point of a path."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def test_batch_norm_is_re_estimated_and_everything_is_left_as_found(tmp_path):
+    """The ends' losses are those of the batch's own statistics; buffers, modes, gradients and random state stay."""
+    torch.manual_seed(0)
+    module, other = Normalised(), Normalised()
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.ckpt")
+    module.net[1].running_mean.fill_(7.0)
+    module.net[0].weight.requires_grad_(False)
+    module.net[1].eval()
+    module.net[3].bias.grad = torch.ones(1)
+    before, modes = state_of(module), [part.training for part in module.modules()]
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, "linear", loss_fn=squared)
+    runner = trainer(tmp_path, callback)
+    seen = []
+    callback._show = lambda *_: seen.append(torch.get_rng_state())
+    state = torch.get_rng_state()
+    runner.test(module, datamodule=data(), verbose=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in state_of(module).items())
+    assert [part.training for part in module.modules()] == modes
+    assert not module.net[0].weight.requires_grad
+    assert module.net[3].bias.grad is not None
+    x, y = (part.double() for part in next(iter(data().train_dataloader()))[:2])
+    with torch.no_grad():
+        hidden = module.double().net[0](x)
+        scaled = (hidden - hidden.mean(0)) / (hidden.var(0) + 1e-5).sqrt() * module.net[1].weight + module.net[1].bias
+        expected = (module.net[3](scaled.tanh()) - y).square().mean()
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, "linear", loss_fn=squared)
+    trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
+    path = Path.load(tmp_path / "paths/test.pt")
+    assert float(path.values[0]) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.ddp
@@ -357,10 +498,22 @@ def test_fresh_points_are_the_seeds_and_leave_module_and_random_state():
 def test_mistakes_are_one_clear_line(tmp_path, reference):
     with pytest.raises(FileNotFoundError, match=r"GeodesicPath\(reference='nowhere.ckpt'\): there is no such"):
         GeodesicPath("nowhere.ckpt")
+    with pytest.raises(ValueError, match=r"metric='mae'\): choose from loss, error, perplexity"):
+        GeodesicPath(reference, metric="mae")
     with pytest.raises(ValueError, match=r"num_batches=-1"):
         GeodesicPath(reference, num_batches=-1)
     with pytest.raises(ValueError, match=r"layers.0.weight is \(4, 1\) there and \(5, 1\) here"):
         trainer(tmp_path, GeodesicPath(reference)).test(task(0, (1, 5, 1)), datamodule=data(), verbose=False)
+    diverged = {name: value * float("nan") for name, value in task(0).state_dict().items()}
+    torch.save({"state_dict": diverged}, tmp_path / "nan.ckpt")
+    for level in (1.0, None):
+        callback = GeodesicPath(str(tmp_path / "nan.ckpt"), level)
+        with pytest.raises(ValueError, match="the value of an end is not a number"):
+            trainer(tmp_path, callback).test(task(0), datamodule=data(), verbose=False)
+    del diverged["network.layers.1.bias"]
+    torch.save({"state_dict": diverged}, tmp_path / "partial.ckpt")
+    with pytest.raises(ValueError, match=r"network.layers.1.bias is absent there and \(1,\) here"):
+        trainer(tmp_path, GeodesicPath(str(tmp_path / "partial.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     torch.save([1], tmp_path / "list.ckpt")
     with pytest.raises(ValueError, match="holds no state_dict"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)

@@ -200,6 +200,52 @@ def test_epochs_measured_within_fit_and_their_history(tmp_path):
     assert resumed.history.rows == callback.history.rows
 
 
+@pytest.mark.parametrize("classes", [1, 2])
+def test_linear_margins_are_distances_in_the_dual_norm(tmp_path, classes):
+    """For two classes the first order is exact."""
+    module = Single() if classes == 1 else Classifier(classes=2)
+    module.network = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, classes, bias=False))
+    callback = Margins(LEVELS, input_norms=["l2", "linf"], weight_norms=["l2", "l1"])
+    result = trainer(tmp_path, callback).test(module, loader(classes=2), verbose=False)[0]
+    for weight_norm, input_norm in (("l2", "l2"), ("l1", "linf")):
+        for statistic in ("min", "q0.5"):
+            value = result[f"test/margin_{weight_norm}/{statistic}"]
+            assert value == pytest.approx(result[f"test/input_margin_{input_norm}/{statistic}"], rel=1e-4)
+
+
+def test_linear_margins_of_a_module_that_is_not_linear_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="the model is not linear in its input without intercept"):
+        trainer(tmp_path, Margins(weight_norms=["l1"])).test(Classifier(), loader(), verbose=False)
+
+
+def learned(folder, callback, epochs, ckpt_path=None):
+    """Train on what a network says itself, at a rate that lowers the loss every time; give what was logged."""
+    x = samples()[0]
+    y = Classifier().network(x).argmax(1)
+    data = DataLoader(TensorDataset(x, y), batch_size=len(x))
+    run = trainer(folder, callback, max_epochs=epochs)
+    module = Classifier()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1.0)
+    run.fit(module, data, data, ckpt_path=ckpt_path)
+    with (folder / "metrics.csv").open() as file:
+        return run, [row for row in csv.DictReader(file) if row.get("val/margin_smoothed")]
+
+
+def test_growth_of_the_smoothed_margin_is_that_of_the_whole_run_also_after_a_restart(tmp_path):
+    _, rows = learned(tmp_path / "whole", Margins(LEVELS), 12)
+    values = [float(row["val/margin_smoothed"]) for row in rows]
+    start = next(index for index, value in enumerate(values) if value > 0)
+    assert 0 < start < 8
+    rises = [float(row["val/margin_smoothed_rise"]) for row in rows]
+    assert rises == pytest.approx([0.0] * start + [value - values[start] for value in values[start:]], rel=1e-9)
+    assert rises[-1] > 0
+    half, _ = learned(tmp_path / "half", Margins(LEVELS), 8)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = learned(tmp_path / "resumed", Margins(LEVELS), 12, tmp_path / "half.ckpt")
+    for name in ("val/margin_smoothed_rise", "val/margin_smoothed_fall"):
+        assert [row[name] for row in resumed] == [row[name] for row in rows[8:]]
+
+
 def test_the_sanity_check_is_not_measured_and_zero_means_never(tmp_path):
     callback = Margins(every_n_epochs=0)
     trainer(tmp_path, callback, max_epochs=1, num_sanity_val_steps=2).fit(Classifier(), loader(), loader())
@@ -327,6 +373,7 @@ def test_lightnings_demo_model(tmp_path):
         ({"levels": []}, r"Margins\(levels=\[\]\): give one or more numbers between 0 and 1"),
         ({"levels": [0.5, 1.0]}, r"Margins\(levels=\[0.5, 1.0\]\)"),
         ({"input_norms": ["l1"]}, r"Margins\(input_norms=\['l1'\]\): each must be 'l2' or 'linf'"),
+        ({"weight_norms": ["l0"]}, r"Margins\(weight_norms=\['l0'\]\): 'l0' is no norm of weights; give e.g. l1"),
         ({"bins": 0}, r"Margins\(bins=0\): must be at least 1"),
         ({"bisections": -1}, r"Margins\(bisections=-1\): must be at least 0"),
         ({"max_samples": 0}, r"Margins\(max_samples=0\): must be at least 1"),

@@ -77,6 +77,10 @@ def _change(path, value):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
+        (_change(["gpu"], "yes"), "sbm.yaml, gpu is 'yes' but must be true or false"),
+        (_change(["runs", "bp", "overrides"], ["{net}"]), "run bp: {net} stands for the checkpoint of a run 'net'"),
+        (_change(["runs", "bp", "overrides"], ["{bp}"]), "in a circle: bp <- bp"),
+        (_change(["runs", "seed"], {"config": "lgnn.yaml"}), "{seed} is the seed"),
         (_change(["title"], None), "sbm.yaml misses title"),
         (_change(["titel"], "x"), "has unknown titel"),
         (_change(["id"], "other"), "must be the file's name, 'sbm'"),
@@ -96,6 +100,7 @@ def _change(path, value):
         (_change(["rows", 0, "target"], {}), "give at_least, above"),
         (_change(["rows", 0, "target"], {"above_all": []}), "give at_least, above"),
         (_change(["rows", 0, "target"], {"at_least": 0.5, "minus": 0.1}), "give at_least, above"),
+        (_change(["rows", 0, "target"], {"at_least": 0.5, "times": 2}), r"at_least_best_of \(with times, minus\)"),
         (_change(["rows", 0, "target"], {"at_least": "0.5"}), "at_least is '0.5' but must be a number"),
         (_change(["rows", 0, "target"], {"atleast": 0.5}), "has unknown atleast"),
         (_change(["rows", 0, "target"], {"above_all": ["gat:test/overlap"]}), "run 'gat' does not exist"),
@@ -137,6 +142,9 @@ def test_every_shipped_claim_loads():
         (Target(above=0.5), 0.5, "missed"),
         (Target(at_least_best_of=("a", "bp:b"), minus=0.02), 0.58, "met"),
         (Target(at_least_best_of=("a", "bp:b"), minus=0.02), 0.5799, "missed"),
+        (Target(at_least_best_of=("a", "bp:b"), times=1.5), 0.9, "met"),
+        (Target(at_least_best_of=("a", "bp:b"), times=1.5), 0.899, "missed"),
+        (Target(at_least_best_of=("a", "bp:b"), times=1.5, minus=0.1), 0.8, "met"),
         (Target(at_least_best_of=("a", "absent")), 0.9, "failed"),
         (Target(above_all=("a",), above=0.207), 0.3, "missed"),
         (Target(above_all=("a",), above=0.207), 0.41, "met"),

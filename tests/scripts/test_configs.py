@@ -18,11 +18,42 @@ ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
 UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
 UNTRAINED += [f"geodesics/{name}.yaml" for name in ("mnist", "cifar10", "cifar10_deep", "ptb", "ptb_deep")]
-#: Those that need the checkpoint of another experiment.
-GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
+UNTRAINED += ["geodesics/components.yaml", "geodesics/energy_gap.yaml"]
+UNTRAINED += ["mnist/linf_attacks.yaml"]
+#: Those that need the checkpoint of another experiment, and that.
+GENERATED = {
+    "cifar/airplane_vs_cat_linear_relabeled.yaml": "cifar/airplane_vs_cat_linear.yaml",
+    "cifar/dogs_vs_cats_relabeled.yaml": "cifar/dogs_vs_cats_standard.yaml",
+    "cifar/dogs_vs_cats_robustified.yaml": "cifar/dogs_vs_cats_adversarial.yaml",
+    "cifar/relabeled.yaml": "cifar/standard.yaml",
+    "cifar/robustified.yaml": "cifar/adversarial_l2.yaml",
+}
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
 COMMON = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--wandb", "disabled",
           "--trainer.enable_model_summary", "false"]  # fmt: skip
+
+
+def tiny_callbacks(config):
+    """Give options that make the last callback's measurement tiny."""
+    callbacks = config["trainer"].get("callbacks", [{}])
+    words = {
+        "RobustAccuracy": [".checks", "0", ".attacks.steps", "1"],
+        "CertifiedAccuracy": [".n", "100", ".attack.steps", "1", ".attack_draws", "1"],
+    }.get(callbacks[-1].get("class_path"), [])
+    return [f"--trainer.callbacks{word}" if word.startswith(".") else word for word in words]
+
+
+def read_by_claims(name):
+    """Give the metrics that claims read of runs of an experiment, those that override its callbacks apart."""
+    metrics = set()
+    for claim in load_claims().values():
+        used = {
+            key
+            for key, run in claim.runs.items()
+            if run.config == CONFIGS / name and run.command == "fit" and "--trainer.callbacks" not in str(run.overrides)
+        }
+        metrics |= {row.metric for row in claim.rows if row.run in used}
+    return metrics
 
 
 def tiny(name, data_dir, image_dir):
@@ -32,13 +63,14 @@ def tiny(name, data_dir, image_dir):
         words = [*COMMON, "--data.data_dir", str(image_dir), "--data.val_samples", "4", "--data.train_samples", "8"]
         words += ["--data.test_samples", "4", "--data.batch_size", "4", "--data.num_workers", "0"]
         model = config["model"]["init_args"]
+        words += ["--trainer.check_val_every_n_epoch", "1", *tiny_callbacks(config)]
         if "val_attack" in model:
             words += ["--model.objective.attack.steps", "1", "--model.val_attack.steps", "1"]
         if model["network"]["class_path"] == "ResNet9":
             words += ["--model.network.width", "2"]
         return [*words, "--trainer.precision", "32-true"]  # low precision is slow on a CPU
     if name.startswith("bias/"):
-        return [*COMMON, "--model.steps", "40"]
+        return [*COMMON, "--model.steps", "40", "--data.data_dir", "null"]
     if config["data"]["class_path"] == "QAPDataModule":
         words = [*COMMON, "--data.num_nodes", "14", "--data.train_pairs", "2", "--data.val_pairs", "1"]
         words += ["--data.test_pairs", "2", "--data.batch_size", "2"]
@@ -79,10 +111,7 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
     (folder,) = tmp_path.glob("*/tiny")
     with (folder / "metrics.csv").open() as file:
         logged = set(next(csv.reader(file)))
-    for claim in load_claims().values():
-        used = {key for key, experiment in claim.runs.items() if experiment.config == CONFIGS / name}
-        wanted = {row.metric for row in claim.rows if row.run in used}
-        assert wanted <= logged, f"{claim.id}: {sorted(wanted - logged)}"
+    assert read_by_claims(name) <= logged
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     config = yaml.safe_load((CONFIGS / name).read_text())
     if config["model"]["class_path"] == "ImplicitBias":
@@ -107,21 +136,44 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_a_set_made_by_one_experiment_trains_another(run, name, tmp_path, image_dir):
-    run("cifar/dogs_vs_cats_standard.yaml", "--trainer.max_epochs", "1", "--run_id", "source")
+    run(GENERATED[name], "--trainer.max_epochs", "1", "--run_id", "source")
     (checkpoint,) = tmp_path.glob("*/source/checkpoints/best.ckpt")
     steps = "--data.attack.steps" if "relabeled" in name else "--data.steps"
+    config = yaml.safe_load((CONFIGS / name).read_text())
     words = ["fit", "--config", str(CONFIGS / name), "--runs_dir", str(tmp_path), *COMMON, steps, "2"]
+    words += ["--trainer.check_val_every_n_epoch", "1", "--trainer.precision", "32-true", *tiny_callbacks(config)]
+    words += ["--data.num_workers", "0", *(["--data.keep", "all"] if "keep" in config["data"]["init_args"] else [])]
+    if config["model"]["init_args"]["network"]["class_path"] == "ResNet9":
+        words += ["--model.network.width", "2"]
     words += ["--data.checkpoint", str(checkpoint), "--data.data_dir", str(tmp_path / "sets"), "--data.batch_size", "4"]
     words += ["--data.source.data_dir", str(image_dir), "--data.source.val_samples", "4", "--run_id", "made"]
-    words += ["--data.source.train_samples", "8", "--data.source.test_samples", "6", "--model.network.width", "2"]
+    words += ["--data.source.train_samples", "8", "--data.source.test_samples", "6"]
     assert main([*words, "--trainer.max_epochs", "1"]) == 0
     (folder,) = tmp_path.glob("*/made")
     with (folder / "metrics.csv").open() as file:
-        assert "test/accuracy" in next(csv.reader(file))
-    assert ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").num_classes == 2
+        assert {"test/accuracy", *read_by_claims(name)} <= set(next(csv.reader(file)))
+    num_classes = len(config["data"]["init_args"]["source"]["init_args"].get("classes", range(10)))
+    assert ImageClassifier.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").num_classes == num_classes
+    assert len(list((tmp_path / "sets").iterdir())) == 1
+
+
+def test_a_generated_sets_run_is_tested_by_its_own_config(run, tmp_path, image_dir):
+    run("cifar/airplane_vs_cat_linear.yaml", "--trainer.max_epochs", "1", "--run_id", "source")
+    (folder,) = tmp_path.glob("*/source")
     words = ["test", "--config", str(folder / "config.yaml"), "--runs_dir", str(tmp_path), "--ckpt_path", "best"]
     assert main([*words, "--trainer.callbacks+=RobustAccuracy", "--trainer.callbacks.attacks+=PGD"]) == 0
-    assert len(list((tmp_path / "sets").iterdir())) == 1
+
+
+def test_attacks_on_a_trained_network_log_what_their_claim_reads(run, tmp_path, image_dir):
+    run("mnist/linf.yaml", "--trainer.max_epochs", "1", "--run_id", "source")
+    (checkpoint,) = tmp_path.glob("*/source/checkpoints/best.ckpt")
+    claim = load_claims()["mnist-linf"]
+    words = ["test", "--config", str(CONFIGS / "mnist/linf_attacks.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += [*claim.runs["autoattack"].overrides[2:], "--ckpt_path", str(checkpoint), "--run_id", "attacked"]
+    words += ["--data.data_dir", str(image_dir), "--data.test_samples", "6", "--trainer.callbacks.checks", "0"]
+    assert main([*words, "--trainer.callbacks.attacks.attacks", "[apgd-ce]"]) == 0
+    with (tmp_path / "mnist_linf_attacks/attacked/metrics.csv").open() as file:
+        assert {row.metric for row in claim.rows if row.run == "autoattack"} <= set(next(csv.reader(file)))
 
 
 def test_qaplib_config_logs_what_its_claim_reads(tmp_path, data_dir):
@@ -195,6 +247,32 @@ def test_theorems_hold_on_two_instances_and_log_what_their_claims_read(tmp_path,
     with (tmp_path / "geodesics_theorems/tiny/metrics.csv").open() as file:
         measured = {("main", key): float(value) for key, value in next(csv.DictReader(file)).items() if value}
     assert [judge(row, measured)[0] for row in claim.rows] == ["met"] * len(claim.rows)
+
+
+#: Options that make the measurements of level sets tiny.
+SMALL = {
+    "components-quadratic": ("components", ["--data.num_samples", "10", "--trainer.callbacks.networks", "3",
+                                            "--trainer.callbacks.max_steps", "40", "--trainer.callbacks.lr", "0.1",
+                                            "--trainer.callbacks.bead_steps", "30"]),
+    "energy-gap-quadratic": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
+                                            "--trainer.callbacks.train_steps", "5"]),
+    "energy-gap-relu": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
+                                       "--trainer.callbacks.train_steps", "5"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_level_set_configs_log_what_their_claims_read(tmp_path, name):
+    claim = load_claims()[name]
+    config, options = SMALL[name]
+    words = ["test", "--config", str(CONFIGS / f"geodesics/{config}.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    words += [*claim.runs["main"].overrides, *options, "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="networks got there|uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / f"geodesics_{config}/tiny/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    assert {row.metric for row in claim.rows} <= logged
+    assert list((tmp_path / f"geodesics_{config}/tiny/figures/test").glob("*.png"))
 
 
 def test_prediction_config_labels_a_users_graph(tmp_path, capsys):

@@ -1,10 +1,12 @@
 import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -16,7 +18,7 @@ from theodolite.scripts.reproduce import main, reproduce
 
 # Stands in for the command line: writes the run directory as `theodolite fit` does; overlap is .5 + seed / 10.
 CHILD = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from pathlib import Path
 words = sys.argv[1:]
 option = {words[i]: words[i + 1] for i in range(1, len(words) - 1) if words[i].startswith("--")}
@@ -27,10 +29,17 @@ with open(run.parent / "calls.txt", "a") as file:
 print("noise on standard output")
 if "--fail" in words:
     sys.exit("boom")
+if "--meet" in words:  # stays until another run, that only one beside it can be, has come too
+    deadline = time.monotonic() + 60
+    while len(list(run.parent.glob("net-*"))) < 2:
+        sys.exit("alone") if time.monotonic() > deadline else time.sleep(0.05)
 if "--die-once" in words and "--ckpt_path" not in words:
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
     os.kill(os.getpid(), signal.SIGKILL)
+if "--save" in words:
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / f"{option['--save']}.ckpt").touch()
 value = 0.5 + int(option["--data.init_args.seed"]) / 10
 (run / "metrics.csv").write_text(
     "epoch,test/overlap,test/overlap_bp,test/overlap_stderr,train/loss\\n"
@@ -146,6 +155,84 @@ def test_changed_config_is_measured_again(claim, run):
     run(claim())
     _, words, _ = run(claim(), composer=lambda run: COMPOSED + "trainer:\n  max_epochs: 3\n")
     assert len(words) == 6
+
+
+def chain(source=("--save", "best"), words=("--data.checkpoint", "{source}")):
+    """Give runs of which the first in the file needs the second's checkpoint, and a row of the first."""
+    runs = {"made": {"config": "net.yaml", "command": "test", "overrides": list(words)},
+            "source": {"config": "net.yaml", "overrides": list(source)}}  # fmt: skip
+    return {"runs": runs, "rows": [{"run": "made", "metric": "test/overlap", "setting": "made"}]}
+
+
+def composed(run):
+    return COMPOSED + yaml.safe_dump({"words": list(run.overrides)})
+
+
+def test_a_run_takes_the_checkpoint_of_another_of_the_same_seed(claim, run, tmp_path):
+    entries, words, _ = run(claim(**chain()), seeds=2, composer=composed)
+    assert entries[0]["verdict"] == "shown"
+    assert [call[0] for call in words] == ["fit"] * 2 + ["test"] * 2
+    for source, made in zip(words[:2], words[2:], strict=True):
+        folder = tmp_path / "runs" / "reproduce-toy" / source[source.index("--run_id") + 1]
+        assert made[made.index("--data.checkpoint") + 1] == str(folder / "checkpoints" / "best.ckpt")
+    _, words, _ = run(claim(**chain()), seeds=2, composer=composed)
+    assert len(words) == 4  # all cached
+
+
+def test_runs_at_once_give_what_runs_in_turn_do(claim, run, tmp_path):
+    in_turn, _, _ = run(claim(**chain()), composer=composed)
+    shutil.rmtree(tmp_path / "runs")
+    at_once, words, _ = run(claim(**chain()), composer=composed, jobs=3)
+    assert len(words) == 6
+    assert [entry | {"seconds": 0} for entry in at_once] == [entry | {"seconds": 0} for entry in in_turn]
+
+
+def test_two_jobs_run_beside_each_other(claim, run):
+    entries, _, _ = run(claim(["--meet", "yes"]), seeds=2, jobs=2)
+    assert entries[0]["verdict"] != "failed"
+
+
+def test_the_last_checkpoint_and_the_seed_are_filled_in(claim, run):
+    words = ("--ckpt_path", "{source:last}", "--data.split_seed", "{seed}")
+    _, calls, _ = run(claim(**chain(("--save", "last"), words)), seeds=2, composer=composed)
+    assert [call[call.index("--data.split_seed") + 1] for call in calls[2:]] == ["0", "1"]
+    assert all(call[call.index("--ckpt_path") + 1].endswith("checkpoints/last.ckpt") for call in calls[2:])
+
+
+@pytest.mark.parametrize("words", [("--data.checkpoint", "{source}"), ("--ckpt_path", "{source}")])
+def test_a_changed_source_makes_what_depends_on_it_new(claim, run, words):
+    def of_path(run):  # as --print_config, whose ckpt_path the key leaves out
+        kept = [word for word in run.overrides if not word.endswith(".ckpt") or "--ckpt_path" not in run.overrides]
+        return COMPOSED + yaml.safe_dump({"words": kept})
+
+    run(claim(**chain(words=words)), seeds=1, composer=of_path)
+    _, calls, _ = run(claim(**chain(("--save", "best", "--more"), words)), seeds=1, composer=of_path)
+    assert [call[0] for call in calls] == ["fit", "test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [(("--fail",), "it needs a checkpoint of the run source, which failed"),
+     (("--save", "other"), "it needs the best checkpoint of the run source, but")],
+)  # fmt: skip
+def test_without_the_checkpoint_it_needs_a_run_fails_by_name(claim, run, source, reason):
+    entries, calls, progress = run(claim(**chain(source)), seeds=1, composer=composed)
+    assert entries[0]["verdict"] == "failed"
+    assert f"toy made, seed 0 failed: {reason}" in progress
+    assert [call[0] for call in calls] == ["fit"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_claim_that_needs_a_gpu_is_refused_in_one_line_and_listed_so(claim, tmp_path, monkeypatch, capsys):
+    claim()
+    path = tmp_path / "toy.yaml"
+    path.write_text(path.read_text() + "gpu: true\n")
+    assert main([str(path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("theodolite reproduce: error: toy would take days without a GPU")
+    monkeypatch.setattr(module, "load_claims", lambda: {"toy": load_claim(path)})
+    assert main(["--list"]) == 0
+    assert "1 on a GPU" in capsys.readouterr().out
 
 
 def test_killed_run_is_resumed_in_its_directory(claim, run):

@@ -77,6 +77,76 @@ def test_straight_moves_of_deficient_ends_are_constant_between_their_corners():
     torch.testing.assert_close(product(halves), expected, rtol=0, atol=1e-12)
 
 
+def descended(weights, x, y, kappa, steps=300):
+    """Take gradient steps of .01 on the squared error plus ridge, as the fact that is tested has its ends."""
+    weights = [weight.clone().requires_grad_() for weight in weights]
+    for _ in range(steps):
+        penalty = kappa * sum(weight.square().sum() for weight in weights)
+        loss = (product(weights) @ x - y).square().sum(0).mean() + penalty
+        with torch.no_grad():
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights)):
+                weight -= 0.01 * gradient
+    return [weight.detach() for weight in weights]
+
+
+@pytest.mark.parametrize("widths", [(5, 4, 3), (3, 4, 5), (4, 9, 2), (1, 2, 1)])
+@pytest.mark.parametrize("rank", [None, 1, 0])
+@pytest.mark.parametrize("kappa", [0.0, 0.1, 5.0])
+def test_ridge_path_never_rises_with_any_share_of_the_squared_weights(widths, rank, kappa):
+    """Also with ends of deficient rank, between which a line of the products passes; ends hit exactly."""
+    generator = torch.Generator().manual_seed(sum(widths))
+    first, second = layers(widths, generator, rank), layers(widths, generator)
+    x = torch.randn(widths[0], 40, generator=generator).double()
+    y = product(layers(widths, generator)) @ x
+    path = linear_path(first, second, points=31, ridge=True)
+    values = losses(path, x, y) + kappa * sum(weight.square().sum((1, 2)) for weight in path)
+    assert values.max() <= max(values[0], values[-1]) * (1 + 1e-12)
+    for weight, a, b in zip(path, first, second):
+        assert torch.equal(weight[0], a)
+        assert torch.equal(weight[-1], b)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ridge_path_is_continuous_and_stays_below_a_line_that_rises(seed):
+    """Networks 5-4-3, ridge .1, trained: excess at most 1e-12 where the straight line rises above the higher end."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(5, 40, generator=generator).double()
+    y = product(layers((5, 4, 3), generator)) @ x
+    first, second = (descended(layers((5, 4, 3), generator), x, y, 0.1) for _ in range(2))
+
+    def ridge(path):
+        return losses(path, x, y) + 0.1 * sum(weight.square().sum((1, 2)) for weight in path)
+
+    path = linear_path(first, second, ridge=True)
+    values = ridge(path)
+    assert values.max() <= max(values[0], values[-1]) + 1e-12
+    t = torch.linspace(0, 1, 101).double()[:, None, None]
+    line = ridge([torch.lerp(a, b, t) for a, b in zip(first, second)])
+    assert line.max() > 1.05 * max(line[0], line[-1])
+    steps = [
+        max(float(w.diff(dim=0)[2:-2].flatten(1).norm(dim=1).max()) for w in linear_path(first, second, n, ridge=True))
+        for n in (101, 1001)
+    ]
+    assert steps[1] < 0.15 * steps[0]  # ten times the points: the curved parts have no jump, nor their joints
+
+
+def test_three_layers_with_ridge_have_a_poor_minimum_and_no_path():
+    """Small networks have a loss above that of the origin, which others are far below."""
+    generator = torch.Generator().manual_seed(0)
+    weights = layers((3, 5, 5, 2), generator)
+    x = torch.randn(3, 40, generator=generator).double()
+    y = product(weights) @ x
+    origin = y.square().sum(0).mean()
+    kappa = 0.01
+    for scale in (1e-3, 1e-2):
+        small = [scale * weight for weight in layers((3, 5, 5, 2), generator)]
+        value = (product(small) @ x - y).square().sum(0).mean() + kappa * sum(w.square().sum() for w in small)
+        assert value > origin
+    assert kappa * sum(w.square().sum() for w in weights) < origin
+    with pytest.raises(ValueError, match=r"linear_path\(ridge=True\): 3 layers; only networks of two"):
+        linear_path(weights, weights, ridge=True)
+
+
 def test_linear_path_is_refused_where_there_may_be_none():
     one = [torch.ones(1, 1).double()] * 2
     with pytest.raises(ValueError, match="a hidden layer has 1 units; each must have more than 1"):

@@ -8,6 +8,7 @@ from torch import nn
 
 from theodolite.callbacks.geodesics import AUTHORS, Path, Settings, Surface, connect, find_paths, flat
 from theodolite.callbacks.geodesics.examples import curvy_valley
+from theodolite.callbacks.geodesics.training import Training
 from theodolite.modules.regression import FeedForward, Regression
 
 METHODS = ["dss", "linear", "bezier", "neb"]
@@ -206,17 +207,15 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, monkeypatch, state):
     settings = Settings(lr=0.01)
     file = tmp_path / "state.pt" if state else None
     (expected,) = find_paths(surface, *ends, 0.001, "dss", settings)
-    from theodolite.callbacks.geodesics import dynamic_string
+    trained, original = [], Training.advance
 
-    trained, original = [], dynamic_string.descend
-
-    def dies(*arguments, **more):
-        trained.append(len(arguments[1]))
+    def dies(self):
+        trained.append(len(self.owners))
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return original(*arguments, **more)
+        return original(self)
 
-    monkeypatch.setattr(dynamic_string, "descend", dies)
+    monkeypatch.setattr(Training, "advance", dies)
     with pytest.raises(KeyboardInterrupt):
         find_paths(surface, *ends, 0.001, "dss", settings, state=file)
     trained_before = len(trained)
@@ -225,6 +224,40 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, monkeypatch, state):
     assert path.connected
     assert (trained[trained_before] > 1) == state  # the first split has one segment, the third more
     assert not list(tmp_path.iterdir())
+
+
+def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone():
+    """Beads that come at different times, on three batches in turn: each ends where Adam brings it alone."""
+
+    class Slopes(Surface):
+        num_batches = 3
+
+        def gradient(self, points, step):
+            assert step < 3
+            return super().gradient(points * (1 + 0.1 * step), step)
+
+    slopes = Slopes(bowl)
+    settings = Settings(lr=0.01, block=10, max_steps=400)
+    training = Training(slopes, 0.5, settings)
+    starts = torch.tensor([[1.0, 0.2], [9.0, 1.0], [0.1, 0.1], [0.9, 0.9]]).double()
+    training.add([0, 1, 2], starts[:3])
+    done = training.advance()
+    assert [label for label, _, _ in done] == [0, 2]  # bead 2 was below the target before any step
+    training.add([3], starts[3:])
+    while training.owners:
+        done += training.advance()
+    assert [label for label, _, _ in done] == [0, 2, 1, 3]
+    for label, point, value in done:
+        alone, steps = torch.nn.Parameter(starts[label].clone()), 0
+        optimizer = torch.optim.Adam([alone], lr=0.01)
+        while float(bowl(alone.detach()[None])) >= 0.5 and steps < 400:
+            for _ in range(10):
+                alone.grad = slopes.gradient(alone.detach()[None], steps % 3)[1][0]
+                optimizer.step()
+                steps += 1
+        torch.testing.assert_close(point, alone.detach())
+        assert value == pytest.approx(float(bowl(point[None])))
+    assert done[2][2] > 0.5  # the steps were used up
 
 
 def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
@@ -236,6 +269,8 @@ def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
     find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=1), state=file)
     with pytest.raises(ValueError, match="holds a search between other networks"):
         find_paths(surface, ENDS[1], ENDS[0], 1.5, "dss", Settings(lr=0.01), state=file)
+    with pytest.raises(ValueError, match="holds a search with another max_passes"):
+        find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=2), state=file)
 
 
 def test_path_saves_and_loads(tmp_path):
@@ -284,7 +319,7 @@ def test_mistakes_are_one_clear_line():
         connect(nn.Linear(1, 1), nn.Linear(1, 1), [batch()], 1.0)
     with torch.no_grad():
         b.network.layers[0].weight.fill_(math.nan)
-    with pytest.raises(ValueError, match="an end has the value inf"):
+    with pytest.raises(ValueError, match="the value of an end is not a number; check its weights"):
         connect(a, b, [batch()], 1.0)
     with pytest.raises(ValueError, match=r"Settings\(bead=1.5\): must be in \(0, 1\]"):
         Settings(bead=1.5)

@@ -3,7 +3,7 @@
 import torch
 
 from theodolite.datamodules.images import ImageDataModule
-from theodolite.modules.classification import ImageClassifier, SmallCNN
+from theodolite.modules.classification import ImageClassifier, LinearNetwork, SmallCNN
 
 
 class Dots(ImageDataModule):
@@ -23,8 +23,24 @@ class Dots(ImageDataModule):
 def write_checkpoint(path, num_classes=3, seed=0, input_shape=(1, 6, 6)):
     sizes = {"num_classes": num_classes, "input_shape": input_shape, "width": 4}
     torch.manual_seed(seed)
-    model = ImageClassifier(SmallCNN(**sizes), num_classes)
-    network = {"class_path": "theodolite.modules.classification.SmallCNN", "init_args": sizes}
+    return _write(path, SmallCNN(**sizes), sizes)
+
+
+def write_linear_checkpoint(path):
+    """Write a model that compares the stripes of :class:`Dots`, biased to the left: it errs, and is easily fooled."""
+    sizes = {"num_classes": 3, "input_shape": (1, 6, 6)}
+    network = LinearNetwork(**sizes)
+    with torch.no_grad():
+        for label in range(3):
+            network[1].weight.view(3, 6, 6)[label, :, 2 * label : 2 * label + 2] = 0.1
+        network[1].bias[0] = 0.25
+    return _write(path, network, sizes)
+
+
+def _write(path, network, sizes):
+    num_classes = sizes["num_classes"]
+    model = ImageClassifier(network, num_classes)
+    network = {"class_path": f"theodolite.modules.classification.{type(network).__name__}", "init_args": sizes}
     hyperparameters = {
         "_class_path": "theodolite.modules.classification.ImageClassifier",
         "_instantiator": "pytorch_lightning.cli.instantiate_module",

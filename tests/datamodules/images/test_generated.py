@@ -17,19 +17,20 @@ from theodolite.datamodules.images.robustified import draw_others
 from theodolite.modules.attacks import PGD
 from theodolite.modules.classification import ImageClassifier, Representation, SmallCNN
 
-from .made_by_hand import Dots, write_checkpoint
+from .made_by_hand import Dots, write_checkpoint, write_linear_checkpoint
 
 
 def attack(**kwargs):
     return PGD(**{"norm": "l2", "eps": 0.5, "steps": 5, "random_start": False, "targeted": True, **kwargs})
 
 
-def relabeled(folder, source=None, settings=None, **kwargs):
+def relabeled(folder, source=None, settings=None, no_attack=False, **kwargs):
     if not (folder / "model.ckpt").is_file():
         write_checkpoint(folder / "model.ckpt")
     source = source or Dots(val_samples=23)
+    settings = None if no_attack else settings or attack()
     return RelabeledDataModule(
-        source, str(folder / "model.ckpt"), settings or attack(), data_dir=str(folder / "sets"),
+        source, str(folder / "model.ckpt"), settings, data_dir=str(folder / "sets"),
         **{"shard_size": 20, "targets": "next", **kwargs},
     )  # fmt: skip
 
@@ -120,6 +121,60 @@ def test_controls_serve_the_same_labels_with_other_images(tmp_path):
     assert inside.sum() > 20
     assert torch.equal(noisy.dataset("train").__getitems__([7, 3]).x, noise.x[[7, 3]])
     assert len(list((tmp_path / "sets").iterdir())) == 1  # no attack was run again
+
+
+def untargeted(folder, **kwargs):
+    write_linear_checkpoint(folder / "model.ckpt")
+    settings = {"settings": attack(targeted=False), "targets": "predicted", "keep": "fooled", **kwargs}
+    return relabeled(folder, **settings)
+
+
+def test_only_images_that_fool_the_model_are_kept_with_its_wrong_label(tmp_path):
+    data, everything = untargeted(tmp_path), untargeted(tmp_path, keep="all")
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    for split in ("train", "val"):
+        before, made = whole(data.source.dataset(split)), whole(everything.dataset(split))
+        assert torch.equal(made.y, model(made.x).argmax(1))
+        expected = (model(before.x).argmax(1) == before.y) & (made.y != before.y)
+        assert 0 < expected.sum() < len(before.y)
+        after = whole(data.dataset(split))
+        assert torch.equal(after.x, made.x[expected])
+        assert torch.equal(after.y, made.y[expected])
+        assert torch.equal(after.sample_id, torch.arange(int(expected.sum())))
+        for control, images in (("unperturbed", before.x[expected]), ("noise", None)):
+            other = whole(untargeted(tmp_path, control=control).dataset(split))
+            assert torch.equal(other.y, after.y)
+            assert images is None or torch.equal(other.x, images)
+    assert data.statistics()["fooled"] == 1
+    assert data.statistics()["kept"] < 1 == everything.statistics()["kept"]
+    assert len(list((tmp_path / "sets").iterdir())) == 1
+    assert sum(len(batch.y) for batch in data.train_dataloader()) == len(data.dataset("train"))
+
+
+def test_targets_that_are_reached_from_known_images_are_kept(tmp_path):
+    write_linear_checkpoint(tmp_path / "model.ckpt")
+    data = relabeled(tmp_path, targets="random", keep="fooled")
+    label, original = data.field("label"), data.source_labels.numpy()
+    expected = (data.field("before") == original) & (data.field("predicted") == label) & (label != original)
+    assert np.array_equal(data.kept(), expected)
+    assert 0 < expected.sum() < len(expected)
+
+
+def test_a_weak_models_errors_are_kept_as_they_are(tmp_path):
+    write_linear_checkpoint(tmp_path / "model.ckpt")
+    data = relabeled(tmp_path, targets="predicted", keep="wrong", no_attack=True)
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    before, after = whole(data.source.dataset("train")), whole(data.dataset("train"))
+    seen = model(before.x).argmax(1)
+    assert 0 < (seen != before.y).sum() < len(seen)
+    assert torch.equal(after.x, before.x[seen != before.y])
+    assert torch.equal(after.y, seen[seen != before.y])
+    assert data.statistics()["moved"] == 0
+
+
+def test_a_set_of_which_nothing_is_kept_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"\(keep='fooled'\): none of the 100 images \(train\) is kept; .* % fool"):
+        untargeted(tmp_path, settings=attack(targeted=False, eps=0.0)).dataset("train")
 
 
 def test_a_robustified_image_is_represented_like_its_original_and_starts_from_another(tmp_path):
@@ -351,6 +406,10 @@ def test_user_errors_are_one_line(tmp_path):
         RelabeledDataModule(Dots(), "nowhere.ckpt", attack())
     with pytest.raises(ValueError, match="must have targeted=True"):
         relabeled(tmp_path, settings=PGD())
+    with pytest.raises(ValueError, match="must have targeted=False"):
+        relabeled(tmp_path, targets="predicted")
+    with pytest.raises(ValueError, match=r"keep='some'\): must be one of all, fooled, wrong"):
+        relabeled(tmp_path, keep="some")
     with pytest.raises(ValueError, match=r"targets='all'\): must be one of random, next, other"):
         relabeled(tmp_path, targets="all")
     with pytest.raises(ValueError, match=r"RobustifiedDataModule\(step_size=0\): must be positive"):

@@ -315,3 +315,35 @@ def test_the_class_calls_the_function_with_its_settings():
     assert PGD(eps=8 / 255, norm="linf", name="madry").at(0.3).name == "madry_0.3"
     assert FGSM(8 / 255).name == "fgsm_linf_0.03137"
     assert FGSM(0.1).at(0.2).step_size == 0.2
+
+
+def test_low_precision_is_used_only_where_it_is_allowed():
+    model, (x, y, number) = small_cnn().eval(), images(8)
+    seen = []
+
+    def noted(x):
+        logits = model(x)
+        seen.append(logits.dtype)
+        return logits
+
+    arguments = {"steps": 3, "sample_id": number, "keep": "last"}
+    exact = pgd(model, x, y, **arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        full, low = pgd(noted, x, y, **arguments), pgd(noted, x, y, full_precision=False, **arguments)
+    assert seen == [torch.float32] * 3 + [torch.bfloat16] * 3
+    assert torch.equal(full, exact)
+    assert low.dtype == torch.float32
+    assert perturbation_norm(low - x, "l2").max() <= 0.5 * (1 + 1e-5)
+    torch.testing.assert_close(low, exact, rtol=0, atol=0.05)
+    seen.clear()
+    pgd(noted, x, y, full_precision=False, **arguments)  # no autocast to follow
+    assert seen == [torch.float32] * 3
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_training_step_after_an_attack_in_low_precision_has_all_gradients(steps):
+    model, (x, y, number) = small_cnn(), images(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        changed = pgd(model, x, y, steps=steps, sample_id=number, full_precision=False)
+        cross_entropy(model(changed), y).mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

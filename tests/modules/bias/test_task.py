@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from theodolite.datamodules import SeparableDataModule, UnderdeterminedDataModule
 from theodolite.modules.bias import Dense, FullyConnected, ImplicitBias, ReLUNetwork, SteepestDescent
 from theodolite.modules.bias.losses import log_exponential_loss
-from theodolite.modules.bias.stationarity import kkt_residual, normalized_margins, sandwich_violation
+from theodolite.modules.bias.stationarity import kkt_residual
 
 
 def trainer(tmp_path, **options):
@@ -165,14 +165,6 @@ def test_a_small_radius_hardly_changes_the_residual_of_a_smooth_predictor():
     assert float(plain.min()) > 1e-3
 
 
-def test_sandwich_holds_for_every_margin_and_is_tight_for_equal_ones():
-    margins, norm = torch.randn(50, 7, dtype=torch.float64) * 100, torch.rand(50, dtype=torch.float64) + 0.5
-    assert float(sandwich_violation(margins, norm, 3).max()) <= 1e-12
-    equal = torch.full((1, 7), 5.0, dtype=torch.float64)
-    hard, smooth = normalized_margins(equal, norm[:1], 3)
-    torch.testing.assert_close(hard - smooth, torch.tensor(7.0).double().log() / norm[:1] ** 3)
-
-
 def test_settings_that_cannot_be_trained_are_refused(tmp_path):
     with pytest.raises(ValueError, match="steps=0"):
         ImplicitBias(Dense(8), steps=0)
@@ -180,5 +172,8 @@ def test_settings_that_cannot_be_trained_are_refused(tmp_path):
         ImplicitBias(Dense(8), track_margin=True)
     with pytest.raises(MisconfigurationException, match="1 to steps=3"):
         trainer(tmp_path, max_epochs=4).fit(ImplicitBias(Dense(20, 5), steps=3), UnderdeterminedDataModule())
-    with pytest.raises(MisconfigurationException, match=r"data have 5 runs.*--model\.predictor\.runs 5"):
+    shared = ImplicitBias(Dense(20, 5), steps=3, optimizer=lambda p: SteepestDescent(p, norm="l1"))
+    with pytest.raises(ValueError, match=r"SteepestDescent\(batch_dims=0\): the 5 runs .* give .*batch_dims 1"):
+        trainer(tmp_path, max_epochs=1).fit(shared, UnderdeterminedDataModule())
+    with pytest.raises(ValueError, match=r"data have 5 runs.*--model\.predictor\.runs 5"):
         trainer(tmp_path, max_epochs=1).fit(ImplicitBias(Dense(20, 2)), UnderdeterminedDataModule())

@@ -5,6 +5,7 @@ import torch
 
 from theodolite.modules.classification import (
     CIFAR10TutorialCNN,
+    LinearNetwork,
     MadryCNN,
     MNISTTutorialCNN,
     ResNet9,
@@ -40,6 +41,15 @@ def test_torchvision_by_name():
     assert TorchvisionNetwork("squeezenet1_1", num_classes=4).eval()(torch.rand(1, 3, 64, 64)).shape == (1, 4)
     with pytest.raises(ValueError, match=r"TorchvisionNetwork\(name='resnet19'\): torchvision has .*resnet18"):
         TorchvisionNetwork("resnet19")
+
+
+def test_the_linear_network_is_one_product_from_zero():
+    network = LinearNetwork(2, (3, 4, 4))
+    x = torch.rand(5, 3, 4, 4)
+    assert torch.equal(network(x), torch.zeros(5, 2))
+    with torch.no_grad():
+        network[1].weight += torch.arange(48.0)
+    torch.testing.assert_close(network(x)[:, 0], x.flatten(1) @ torch.arange(48.0))
 
 
 def test_tutorial_networks_begin_as_in_the_tutorials():

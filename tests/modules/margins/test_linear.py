@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from theodolite.modules.margins import linear_margin, weight_norm
+from theodolite.modules.margins import linear_margin, parse_norm, rule_margin, weight_norm
 
 
 def linf_distance(x, weight):
@@ -59,3 +59,37 @@ def test_bad_input_is_one_clear_line(arguments, message):
     given = {"x": torch.ones(2, 2), "y": torch.tensor([1.0, -1.0]), "weight": torch.ones(2), **arguments}
     with pytest.raises(ValueError, match=message):
         linear_margin(**given)
+
+
+@pytest.mark.parametrize(("p", "basis"), [(1.0, "standard"), (1.5, "standard"), (float("inf"), "fourier")])
+def test_margin_of_a_rule_is_the_least_of_its_pairs_of_classes(p, basis):
+    torch.manual_seed(0)
+    x, y, rule = torch.randn(9, 5).double(), torch.randint(3, (9,)), torch.randn(3, 5).double()
+    found = rule_margin(x @ rule.T, y, rule, p, basis)
+    for n in range(9):
+        pairs = [
+            linear_margin(x[n : n + 1], torch.ones(1), rule[y[n]] - rule[j], p, basis) for j in range(3) if j != y[n]
+        ]
+        assert float(found[n]) == pytest.approx(float(min(pairs)), rel=1e-12)
+
+
+def test_margin_of_a_single_output_is_the_linear_margin():
+    torch.manual_seed(0)
+    x, y, w = torch.randn(9, 5), torch.randint(2, (9,)), torch.randn(5)
+    for scores in (x @ w, (x @ w)[:, None]):
+        torch.testing.assert_close(rule_margin(scores, y, w[None], 1.0), linear_margin(x, 2 * y - 1, w, 1.0))
+
+
+def test_classes_of_equal_weights_have_no_boundary():
+    for rule in (torch.zeros(1, 2), torch.ones(2, 2)):
+        with pytest.raises(ValueError, match="the weights are zero, or those of two classes equal"):
+            rule_margin(torch.zeros(3, len(rule)), torch.zeros(3).long(), rule)
+
+
+def test_names_of_norms():
+    assert parse_norm("l1.5") == (1.5, "standard")
+    assert parse_norm("dft_l1") == (1.0, "fourier")
+    assert parse_norm("linf") == (float("inf"), "standard")
+    for name in ("l0", "l-1", "l", "2", "dft_", "lnan", "max"):
+        with pytest.raises(ValueError, match=f"'{name}' is no norm of weights; give e.g. l1"):
+            parse_norm(name)

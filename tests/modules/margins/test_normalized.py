@@ -9,9 +9,11 @@ from torch import nn
 
 from theodolite.modules.margins import (
     log_product_norm,
+    margin_growth,
     normalized_margin,
     output_margin,
     parameter_norm,
+    sandwich_violation,
     smoothed_margin,
 )
 
@@ -67,7 +69,30 @@ def test_logistic_smoothed_margin_agrees_with_high_precision(log_loss):
     assert float(smoothed_margin(float(log_loss), 1.0, 2)) == pytest.approx(float(expected), rel=1e-13)
 
 
+def test_sandwich_holds_for_every_margin_and_is_tight_for_equal_ones():
+    margins, norm = torch.randn(50, 7, dtype=torch.float64) * 100, torch.rand(50, dtype=torch.float64) + 0.5
+    assert float(sandwich_violation(margins, norm, 3).max()) <= 1e-12
+    equal, two = torch.full((1, 7), 5.0, dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64)
+    smooth = smoothed_margin(torch.logsumexp(-equal, 1), two, 3, "exponential")
+    torch.testing.assert_close(5.0 / 8 - smooth, torch.tensor(7.0).double().log() / two**3)
+
+
 def test_of_one_sample_the_logistic_smoothed_margin_is_its_margin():
     margin = torch.tensor([0.3, 5.0, 50.0], dtype=torch.float64)
     log_loss = nn.functional.softplus(-margin).log()
     torch.testing.assert_close(smoothed_margin(log_loss, 2.0, 2), margin / 4, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("smoothed", "log_losses", "expected"),
+    [
+        ([-3.0, -1.0], [2.0, 1.0], (0.0, 0.0)),  # never below log 2
+        ([-1.0, 2.0, 3.0, 5.0], [1.0, -1.0, -2.0, -3.0], (3.0, 0.0)),
+        ([2.0, 4.0, 3.0, 5.0], [-1.0, -2.0, -3.0, -4.0], (3.0, 0.25)),  # 4 to 3, which lowered the loss
+        ([2.0, 4.0, 3.0, 5.0], [-1.0, -2.0, -1.5, -4.0], (3.0, 0.0)),  # 4 to 3, a step that was taken back
+        ([2.0, 4.0, math.nan, 3.0], [-1.0, -2.0, math.nan, -3.0], (1.0, 0.25)),
+        ([], [], (0.0, 0.0)),
+    ],
+)
+def test_growth_counts_from_the_first_positive_margin_and_sees_falls(smoothed, log_losses, expected):
+    assert margin_growth(smoothed, log_losses) == expected
