@@ -219,6 +219,12 @@ def test_a_remembered_landscape_evaluates_no_point_twice():
     assert torch.equal(landscape.values(where[:2]), expected[:2])
     assert evaluated == [3, 1]
     assert torch.equal(landscape.gradient(where, 0)[1], 2 * where)
+    module = task()
+    original = ModelLandscape(module, batches(), count="weights")
+    kept = Remembered(original)
+    assert kept.num_batches == 2
+    assert kept.counted is original.counted
+    assert torch.equal(kept.gradient(points(module, 2), 1)[1], original.gradient(points(module, 2), 1)[1])
 
 
 def test_steps_of_large_networks_are_taken_one_after_another(monkeypatch):
