@@ -6,12 +6,11 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
 
 from ..base import Task
 from .network import State
 
-__all__ = ["IGNORED", "LanguageModel", "Perplexity"]
+__all__ = ["IGNORED", "LanguageModel"]
 
 #: A target that is none: padding behind the end of a text.
 IGNORED = -100
@@ -20,14 +19,6 @@ IGNORED = -100
 _ROWS = 4096
 
 Batch = tuple[Tensor, Tensor, Tensor]
-
-
-class Perplexity(MeanMetric):
-    """The exponential of a mean loss: sums are what ranks add, so it is exact on any number of them."""
-
-    def compute(self) -> Tensor:
-        """Give the perplexity of all tokens so far."""
-        return super().compute().exp()
 
 
 class LanguageModel(Task):
@@ -63,9 +54,9 @@ class LanguageModel(Task):
         super().__init__(optimizer, lr_scheduler)
         self.save_init_arguments()
         self.network: Any = network
-        self.val_perplexity = Perplexity(nan_strategy="disable")
-        self.test_perplexity = Perplexity(nan_strategy="disable")
         self._states: dict[str, State] = {}
+        #: Sum of the losses of this process's tokens, and their number, since the evaluation began.
+        self._sums = torch.zeros(2, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         """Give the logits of the next tokens, (B, T, V), of texts (B, T) from their beginning."""
@@ -85,11 +76,11 @@ class LanguageModel(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the texts again."""
-        self._states.pop("val", None)
+        self._begin("val")
 
     def on_test_epoch_start(self) -> None:
         """Begin the texts again."""
-        self._states.pop("test", None)
+        self._begin("test")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Go on reading; log the loss (``train/loss``)."""
@@ -103,20 +94,37 @@ class LanguageModel(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Go on reading; log loss and perplexity under ``val/``."""
         del batch_idx
-        self._evaluate(batch, "val", self.val_perplexity)
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Go on reading; log loss and perplexity under ``test/``."""
         del batch_idx
-        self._evaluate(batch, "test", self.test_perplexity)
+        self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: Batch, stage: str, perplexity: Perplexity) -> None:
+    def on_validation_epoch_end(self) -> None:
+        """Log the perplexity of all tokens under ``val/``."""
+        self._conclude("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the perplexity of all tokens under ``test/``."""
+        self._conclude("test")
+
+    def _begin(self, stage: str) -> None:
+        self._states.pop(stage, None)
+        self._sums = torch.zeros(2, dtype=torch.float64)
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
         loss = self._carry(batch, stage)
         weight: Any = self.weight(batch)
-        perplexity.update(loss, weight)
+        self._sums += torch.tensor([float(loss) * weight, weight], dtype=torch.float64)
         self.log(f"{stage}/loss", loss, on_epoch=True, sync_dist=True, batch_size=weight)
-        self.log(f"{stage}/perplexity", perplexity, on_step=False, on_epoch=True, prog_bar=stage == "val",
-                 batch_size=weight)  # fmt: skip
+
+    def _conclude(self, stage: str) -> None:
+        """Log the exponential of the mean loss: ranks add sums, so it is exact on any number of them."""
+        sums: Any = self.all_gather(self._sums.to(self.device))
+        total, count = sums.view(-1, 2).sum(0)
+        value = (total / count).exp().float()
+        self.log(f"{stage}/perplexity", value, sync_dist=True, prog_bar=stage == "val", batch_size=1)
 
     def _carry(self, batch: Batch, stage: str) -> Tensor:
         """Give the loss of a batch that goes on where the one before ended."""
