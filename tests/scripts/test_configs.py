@@ -134,7 +134,11 @@ def test_experiment_logs_what_its_claims_read_and_gets_its_sizes_from_the_data(r
     assert loaded.network.num_classes == num_classes
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in {"cifar/relabeled.yaml", "cifar/robustified.yaml"}))
+     for name in GENERATED],
+)  # fmt: skip
 def test_a_set_made_by_one_experiment_trains_another(run, name, tmp_path, image_dir):
     run(GENERATED[name], "--trainer.max_epochs", "1", "--run_id", "source")
     (checkpoint,) = tmp_path.glob("*/source/checkpoints/best.ckpt")
