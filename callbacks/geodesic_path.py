@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .geodesics.alignment import aligned
 from .geodesics.figures import draw_plane, draw_profile
-from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_loss
+from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_error, own_loss
 from .geodesics.path import Path, barrier
 from .geodesics.profile import along
 from .geodesics.search import Method, find_paths
@@ -161,7 +161,7 @@ class GeodesicPath(EvaluationMeasurement):
             pl_module,
             batches,
             loss_fn=self.loss_fn,
-            level_fn=(self.error_fn or _own_error) if metric == "error" else None,
+            level_fn=(self.error_fn or own_error) if metric == "error" else None,
             level_batches=held,
             level_scale=torch.exp if metric == "perplexity" else None,
             count=self.count,
@@ -188,10 +188,10 @@ class GeodesicPath(EvaluationMeasurement):
             console.print(f"{'Path' if place == file else 'Figure'}: {place}", soft_wrap=True, highlight=False)
 
 
-def settings_of(convention: Literal["certified", "authors"], *, lr: float, max_steps: int, max_passes: int) -> Settings:
-    """Give the settings of a convention, with a budget."""
+def settings_of(convention: Literal["certified", "authors"], **changes: Any) -> Settings:
+    """Give the settings of a convention, some of them changed."""
     base = vars(AUTHORS if convention == "authors" else Settings())
-    return Settings(**{**base, "lr": lr, "max_steps": max_steps, "max_passes": max_passes})
+    return Settings(**{**base, **changes})
 
 
 def reference_state(module: LightningModule, reference: str) -> dict[str, Tensor]:
@@ -214,7 +214,3 @@ def reference_state(module: LightningModule, reference: str) -> dict[str, Tensor
             )
             raise ValueError(msg)
     return state
-
-
-def _own_error(module: Any, batch: Any) -> Tensor:
-    return module.error(batch)

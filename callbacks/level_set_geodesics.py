@@ -1,57 +1,76 @@
-"""Train many pairs of a small network to each of several levels, and connect them: length and beads against level."""
+"""Train many pairs of a network to each of several levels, and connect them: length and beads against level."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, get_args
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from .comparison import mean_and_standard_error
-from .geodesic_path import settings_of
-from .geodesics.descent import snapshots
-from .geodesics.landscape import ModelLandscape, as_measured, flat, unflat
+from .geodesic_path import Metric, settings_of
+from .geodesics.descent import LARGE, snapshots
+from .geodesics.landscape import Landscape, ModelLandscape, as_measured, flat, own_error, unflat
+from .geodesics.memory import Remembered
 from .geodesics.search import find_paths
 from .geodesics.settings import Settings
-from .media import log_figure, log_table, run_directory
-from .training_batches import away_from_inference, training_batches
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .level_set_report import COLUMNS, agreements, show_levels
+from .training_batches import away_from_inference, gather_batches, training_batches
 
 __all__ = ["LevelSetGeodesics"]
 
-#: Columns of a level's row.
-COLUMNS = ("level", "pairs", "connected", "length", "length_stderr", "beads", "beads_stderr", "maximum")
+Convention = Literal["authors", "certified", "both"]
 
 
 class LevelSetGeodesics(Callback):
     r"""Measure how long and crooked the paths between trained networks are, level by level.
 
     The experiment of `"Topology and Geometry of Half-Rectified Network Optimization"
-    <https://arxiv.org/abs/1611.01540>`_, figure 1. In ``test``, 2 ``pairs`` copies of the module with fresh initial
-    weights are trained together, by Adam on the training batches; each is kept at the first step at which its loss is
-    below a level, so that one training serves all levels. At each level, consecutive networks are connected by dynamic
-    string sampling, all pairs at once. The module itself is left as it was.
+    <https://arxiv.org/abs/1611.01540>`_, figure 1. In ``test``, copies of the module with fresh initial weights are
+    trained on the training batches; each is kept when it is first seen below a level, so that one training serves all
+    levels. At each level, pairs of networks are connected by dynamic string sampling, all pairs at once. The module
+    itself is left as it was. Large networks are trained one after another, in the Trainer's precision and with dropout
+    where they have it; what a level bounds is always measured in full precision, without dropout.
+
+    With ``metric="loss"`` the level bounds the training loss, and a network is looked at after every step. Otherwise it
+    bounds a held-out quantity on all samples that the test loop evaluates, which train nothing, and a network is
+    looked at every ``network_block`` steps: the ``error`` of the module (``error(batch)``, for a classifier the share
+    of wrong labels), or the ``perplexity``, the exponential of its loss.
 
     Logs, for each level L, over the pairs that were connected: ``test/geodesic/length/level_L`` (normalised length) and
     ``test/geodesic/beads/level_L`` (ends included), each with ``_stderr``; ``test/geodesic/connected/level_L`` (their
     share of the pairs) and ``test/geodesic/maximum/level_L`` (highest value on any of the paths on a refined grid, in
-    units of the level). With published values also ``test/geodesic/length_agreement`` and ``.../beads_agreement``: the
-    share of published levels at which the length is within two published error bars, and the beads within 20 %. Writes
-    a table and a figure. On several ranks the beads of a level are shared out.
+    units of the level). With the convention ``both`` these are the authors', and those of certified paths are under
+    ``test/geodesic/certified/``. With published values also ``test/geodesic/length_agreement`` and
+    ``.../beads_agreement``: the share of published levels at which the length is within two published error bars, and
+    the beads within 20 %. Writes a table and a figure. On several ranks the beads of a level are shared out.
 
     Args:
-        levels: Levels of the training loss.
+        levels: Levels, in units of the metric: an error is a share in [0, 1].
         pairs: Pairs of networks at each level, >= 1.
-        convention: ``authors``: that of their code, which accepts 1.1 times the level; or ``certified``.
+        networks: Networks trained, >= 2; 0 for two a pair. With fewer they are paired in a ring, 0-1, 1-2, ..., and
+            pairs that share an end are not independent: their standard error is too small.
+        convention: ``authors``: that of their code, which accepts 1.1 times the level; ``certified``; or ``both``,
+            between the same networks.
+        metric: What the level bounds.
         count: Parameters that lengths count.
-        lr: Adam's rate, of networks and beads.
+        optimizer: Of networks and beads: ``adam``, or ``sgd`` without momentum.
+        lr: Its rate.
+        clip: Gradients are scaled to at most this norm; ``None`` for as they are.
         max_steps: Most steps of a network.
+        network_block: Steps between two looks at the held-out quantity of a network.
         bead_steps: Most steps of a bead.
+        block: Steps between two looks at a bead.
+        bead: Beads are trained below this share of the level.
+        ends: Networks are kept when first seen below this share of the level.
+        accept: The authors' convention accepts this multiple of the level; infinite to test no segment.
+        grid: Points tested first on a segment, both ends included.
+        split: Where a segment that fails gets its bead: in the middle, or where it is highest.
+        tolerance: Of certified maxima, as share of the level.
         max_passes: Most times that all open segments are split.
         published: Published points, each ``[level, length, error of the length, beads]``.
         mark: A level to be marked in the figure, e.g. that below which no constant function lies.
@@ -64,11 +83,23 @@ class LevelSetGeodesics(Callback):
         self,
         levels: Sequence[float],
         pairs: int = 20,
-        convention: Literal["certified", "authors"] = "authors",
+        networks: int = 0,
+        convention: Convention = "authors",
+        metric: Metric = "loss",
         count: Literal["all", "weights"] = "weights",
+        optimizer: Literal["adam", "sgd"] = "adam",
         lr: float = 1e-3,
+        clip: float | None = None,
         max_steps: int = 60000,
+        network_block: int = 100,
         bead_steps: int = 20000,
+        block: int = 15,
+        bead: float = 0.95,
+        ends: float = 1.0,
+        accept: float = 1.1,
+        grid: int = 101,
+        split: Literal["middle", "highest"] = "middle",
+        tolerance: float = 1e-3,
         max_passes: int = 10,
         published: Sequence[Sequence[float]] = (),
         mark: float | None = None,
@@ -76,45 +107,116 @@ class LevelSetGeodesics(Callback):
         if not levels or min(levels) <= 0:
             msg = f"LevelSetGeodesics(levels={list(levels)}): give levels above 0, e.g. [0.1, 0.05]."
             raise ValueError(msg)
-        if pairs < 1 or max_steps < 1:
-            msg = f"LevelSetGeodesics(pairs={pairs}, max_steps={max_steps}): both must be at least 1."
+        if min(pairs, max_steps, network_block) < 1:
+            msg = (
+                f"LevelSetGeodesics(pairs={pairs}, max_steps={max_steps}, network_block={network_block}): each must be "
+                "at least 1."
+            )
+            raise ValueError(msg)
+        if networks and not 2 <= networks <= 2 * pairs <= networks * (networks - 1):
+            msg = (
+                f"LevelSetGeodesics(networks={networks}): {pairs} different pairs take 2 to {2 * pairs} networks, "
+                "and enough of them; 0 for two a pair."
+            )
+            raise ValueError(msg)
+        for name, value, allowed in (("convention", convention, Convention), ("metric", metric, Metric)):
+            if value not in get_args(allowed):
+                msg = f"LevelSetGeodesics({name}={value!r}): choose from {', '.join(get_args(allowed))}."
+                raise ValueError(msg)
+        if not 0 < ends <= 1:
+            msg = f"LevelSetGeodesics(ends={ends}): must be in (0, 1]."
             raise ValueError(msg)
         if any(len(point) != 4 for point in published):
             msg = "LevelSetGeodesics(published=...): each point is [level, length, error of the length, beads]."
             raise ValueError(msg)
         self.levels = sorted((float(level) for level in levels), reverse=True)
         self.pairs = pairs
-        self.settings: Settings = settings_of(convention, lr=lr, max_steps=bead_steps, max_passes=max_passes)
+        self.networks = networks or 2 * pairs
+        self.metric: Metric = metric
+        self.ends = ends
+        clip = float("inf") if clip is None else clip
+        shared = {"optimizer": optimizer, "lr": lr, "clip": clip, "max_steps": bead_steps, "block": block,
+                  "bead": bead, "split": split, "grid": grid, "tolerance": tolerance,
+                  "max_passes": max_passes}  # fmt: skip
+        theirs, ours = settings_of("authors", **shared, accept=accept), settings_of("certified", **shared)
+        chosen = {"authors": theirs, "certified": ours}
+        #: Settings of each search between the same networks.
+        self.searches: dict[str, Settings] = chosen if convention == "both" else {convention: chosen[convention]}
+        self.training = {"optimizer": optimizer, "lr": lr, "clip": clip, "max_steps": max_steps,
+                         "block": 0 if metric == "loss" else network_block}  # fmt: skip
         self.count: Literal["all", "weights"] = count
-        self.max_steps = max_steps
         self.published = [list(map(float, point)) for point in published]
         self.mark = mark
+        self._held_out: list[Any] = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to keep what is evaluated."""
+        del trainer, pl_module
+        self._held_out = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a batch that the level is measured on."""
+        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        if self.metric != "loss":
+            with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
+                self._held_out.append(apply_to_collection(batch, Tensor, torch.clone))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
         with away_from_inference(), as_measured(pl_module):
-            landscape = ModelLandscape(pl_module, training_batches(trainer, pl_module, 0), count=self.count)
-            starts = fresh_points(pl_module, 2 * self.pairs, trainer.strategy.broadcast(torch.initial_seed()))
-            networks, reached = snapshots(landscape, starts, self.levels, lr=self.settings.lr, max_steps=self.max_steps)
-            rows = []
-            for level, points, low in zip(self.levels, networks, reached, strict=True):
-                rows.append(self._connect(landscape, points[low], level))
-                self._log(pl_module, rows[-1])
-        agreement = agreements(rows, self.published)
-        for name, value in agreement.items():
+            seed = trainer.strategy.broadcast(torch.initial_seed())
+            starts = fresh_points(pl_module, self.networks, seed)
+            landscape = self._landscape(trainer, pl_module, seed)
+            limits = [self.ends * level for level in self.levels]
+            networks, reached = snapshots(landscape, starts, limits, **self.training)
+            if starts.shape[1] >= LARGE:  # a value costs far more than recognising the point
+                landscape = Remembered(landscape)
+            rows = {
+                name: [
+                    self._connect(landscape, points[low], level, settings)
+                    for level, points, low in zip(self.levels, networks, reached, strict=True)
+                ]
+                for name, settings in self.searches.items()
+            }
+        for name, part in rows.items():
+            for row in part:
+                self._log(pl_module, row, "certified/" if name == "certified" and len(rows) > 1 else "")
+        for name, value in agreements(next(iter(rows.values())), self.published).items():
             pl_module.log(f"test/geodesic/{name}_agreement", value, sync_dist=True, batch_size=1)
-        self._show(trainer, rows)
+        show_levels(trainer, rows, self.published, self.mark)
+        self._held_out = []
 
-    def _connect(self, landscape: ModelLandscape, points: Tensor, level: float) -> list[float]:
-        """Connect networks two by two; gives the row of the level, NaN where no pair was connected."""
-        pairs = len(points) // 2
-        if pairs < self.pairs:
-            rank_zero_warn(f"level {level:g}: {pairs} of {self.pairs} pairs got there in {self.max_steps} steps.")
-        paths = (
-            find_paths(landscape, points[0 : 2 * pairs : 2], points[1 : 2 * pairs : 2], level, "dss", self.settings)
-            if pairs
-            else []
+    def _landscape(self, trainer: Trainer, pl_module: LightningModule, seed: int) -> ModelLandscape:
+        if self.metric == "error" and not callable(getattr(pl_module, "error", None)):
+            msg = f"{type(pl_module).__name__} has no error(batch), which LevelSetGeodesics(metric='error') measures."
+            raise ValueError(msg)
+        return ModelLandscape(
+            pl_module,
+            training_batches(trainer, pl_module, 0),
+            level_fn=own_error if self.metric == "error" else None,
+            level_batches=gather_batches(trainer, pl_module, self._held_out) or None,
+            level_scale=torch.exp if self.metric == "perplexity" else None,
+            count=self.count,
+            training=as_trained(trainer, pl_module, seed) if differs_in_training(trainer, pl_module) else None,
         )
+
+    def _connect(self, landscape: Landscape, points: Tensor, level: float, settings: Settings) -> list[float]:
+        """Connect networks two by two; gives the row of the level, NaN where no pair was connected."""
+        first, second = pair_up(len(points), self.networks, self.pairs)
+        pairs = len(first)
+        if pairs < self.pairs:
+            rank_zero_warn(
+                f"level {level:g}: {pairs} of {self.pairs} pairs got there in {self.training['max_steps']} steps."
+            )
+        paths = find_paths(landscape, points[first], points[second], level, "dss", settings) if pairs else []
         found = [path for path in paths if path.connected]
         if not found:
             return [level, pairs, 0.0, *[float("nan")] * 5]
@@ -124,33 +226,60 @@ class LevelSetGeodesics(Callback):
         length, beads = zip(means.tolist(), errors.tolist(), strict=True)
         return [level, pairs, len(found) / pairs, *length, *beads, highest]
 
-    def _log(self, pl_module: LightningModule, row: list[float]) -> None:
+    def _log(self, pl_module: LightningModule, row: list[float], prefix: str) -> None:
         values = dict(zip(COLUMNS, row, strict=True))
         level = f"level_{values.pop('level'):g}"
         del values["pairs"]
         for name, value in values.items():
             quantity, stderr, _ = name.partition("_stderr")
-            pl_module.log(f"test/geodesic/{quantity}/{level}{stderr}", value, sync_dist=True, batch_size=1)
+            key = f"test/geodesic/{prefix}{quantity}/{level}{stderr}"
+            pl_module.log(key, value, sync_dist=True, batch_size=1)
 
-    @rank_zero_only
-    def _show(self, trainer: Trainer, rows: list[list[float]]) -> None:
-        known = {point[0]: point[1:] for point in self.published}
-        nan = [float("nan")] * 3
-        columns = [*COLUMNS, "published_length", "published_error", "published_beads"]
-        records = [[*row, *known.get(row[0], nan)] for row in rows]
-        log_table(trainer, "test/geodesics", columns, records)
-        table = Table("level", "pairs", "connected", "length", "published", "beads", "published", "certified / level")
-        for level, pairs, share, length, error, beads, spread, highest, theirs, bar, count in records:
-            table.add_row(
-                f"{level:g}", f"{pairs:g}", f"{share:.0%}", f"{length:.3f} ± {error:.3f}", f"{theirs:.3f} ± {bar:.3f}",
-                f"{beads:.2f} ± {spread:.2f}", f"{count:.2f}", f"{highest:.3f}",
-            )  # fmt: skip
-        console = Console(width=max(Console().width, 110))
-        console.print(table)
-        console.print(f"Run directory: {run_directory(trainer)}", soft_wrap=True)
-        if any(row[2] for row in rows):  # of no pair connected there is nothing to draw
-            path = log_figure(trainer, "test/geodesics", draw_levels(rows, self.published, self.mark))
-            console.print(f"Figure: {path}", soft_wrap=True)
+
+def as_trained(trainer: Trainer, module: LightningModule, seed: int) -> Callable[[int], AbstractContextManager[None]]:
+    """Give what a step's gradients are taken in: training mode, the Trainer's precision, the step's random numbers.
+
+    The masks of dropout are those of (seed, step), the same for all points: whichever rank trains a point, and with
+    which others, its steps are the same.
+    """
+
+    @contextmanager
+    def context(step: int) -> Iterator[None]:
+        torch.manual_seed(seed + step)
+        module.train()
+        try:
+            with trainer.precision_plugin.forward_context():
+                yield
+        finally:
+            module.eval()
+
+    return context
+
+
+def differs_in_training(trainer: Trainer, module: LightningModule) -> bool:
+    """Tell whether gradients may differ from those of evaluation; of small networks only by precision and dropout."""
+    if trainer.precision not in {"32-true", "64-true"} or sum(p.numel() for p in module.parameters()) >= LARGE:
+        return True
+    return any(isinstance(part, _DropoutNd | nn.RNNBase) for part in module.modules())
+
+
+def pair_up(reached: int, networks: int, pairs: int) -> tuple[list[int], list[int]]:
+    """Pair the networks that reached a level: two by two where there are enough, else in a ring.
+
+    Args:
+        reached: How many reached it.
+        networks: How many were trained.
+        pairs: Pairs wanted.
+
+    Returns:
+        The numbers of the first and of the second network of each pair.
+    """
+    if networks == 2 * pairs:
+        count = reached // 2
+        return list(range(0, 2 * count, 2)), list(range(1, 2 * count, 2))
+    ring = [(i, (i + step) % reached) for step in range(1, reached // 2 + 1) for i in range(reached)]
+    different = list(dict.fromkeys(tuple(sorted(pair)) for pair in ring))[:pairs]
+    return [pair[0] for pair in different], [pair[1] for pair in different]
 
 
 def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:
@@ -174,45 +303,3 @@ def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:
         msg = f"{type(module).__name__}: none of its parts has a reset_parameters that draws initial weights anew."
         raise ValueError(msg)
     return torch.stack(points)
-
-
-def agreements(rows: Sequence[Sequence[float]], published: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Give the shares of published levels at which length (two error bars) and beads (20 %) agree.
-
-    Where less than half of the pairs were connected none agrees: their mean is that of the easy ones.
-    """
-    measured = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in rows}
-    pairs = [(measured[point[0]], point) for point in published if point[0] in measured]
-    if not pairs:
-        return {}
-    lengths = [
-        row["connected"] >= 0.5 and abs(row["length"] - length) <= 2 * error for row, (_, length, error, _) in pairs
-    ]
-    beads = [row["connected"] >= 0.5 and abs(row["beads"] - count) <= 0.2 * count for row, (_, _, _, count) in pairs]
-    return {"length": sum(lengths) / len(pairs), "beads": sum(beads) / len(pairs)}
-
-
-def draw_levels(rows: Sequence[Sequence[float]], published: Sequence[Sequence[float]], mark: float | None) -> "Figure":
-    """Draw normalised length and number of beads against the level, beside the published points."""
-    from matplotlib.figure import Figure  # half a second that commands which draw nothing need not wait for
-
-    figure = Figure(figsize=(10, 4))
-    columns: Any = list(zip(*rows, strict=True))
-    points: Any = [list(column) for column in zip(*sorted(map(list, published)), strict=True)]
-    for number, (axes, name) in enumerate(zip(figure.subplots(1, 2), ("normalised length", "beads"), strict=True)):
-        place = 3 + 2 * number
-        axes.errorbar(columns[0], columns[place], yerr=columns[place + 1], marker="o", capsize=2, label="measured")
-        if published:
-            bars = points[2] if number == 0 else None
-            axes.errorbar(points[0], points[1 + 2 * number], yerr=bars, marker="x", linestyle=":", color="0.4",
-                          capsize=2, label="published")  # fmt: skip
-        if mark is not None:
-            axes.axvline(mark, color="tab:red", linewidth=0.8, linestyle="--")
-        axes.set_xscale("log")
-        if number == 1:
-            axes.set_yscale("log")
-        axes.set_xlabel("level of the loss")
-        axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure

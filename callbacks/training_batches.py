@@ -46,7 +46,7 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         raise ValueError(msg)
     fixed = DataLoader(
         loader.dataset,
-        loader.batch_size,
+        getattr(loader.sampler, "global_batch_size", loader.batch_size),  # where the processes share a batch
         shuffle=True,
         collate_fn=loader.collate_fn,
         generator=torch.Generator().manual_seed(0),

@@ -13,6 +13,7 @@ from .images import (
     RobustifiedDataModule,
 )
 from .pair_file import PairFileDataModule
+from .ptb_datamodule import PTBDataModule
 from .qap_datamodule import QAPDataModule
 from .qaplib_datamodule import QAPLIBDataModule
 from .regression_datamodule import RegressionDataModule
@@ -27,6 +28,7 @@ __all__ = [
     "ImageFolderDataModule",
     "MNISTDataModule",
     "MatrixSensingDataModule",
+    "PTBDataModule",
     "PairFileDataModule",
     "QAPDataModule",
     "QAPLIBDataModule",

@@ -1,4 +1,4 @@
-"""Sizes that follow from the data: ``num_classes`` and ``input_shape`` are given once and reach task and network."""
+"""Sizes that follow from the data, such as ``num_classes``, are given once and reach task and network."""
 
 import inspect
 from typing import Any
@@ -11,7 +11,7 @@ from .errors import load_class
 
 __all__ = ["ModelInstantiator", "check_links", "link"]
 
-_SIZES = ("num_classes", "input_shape")
+_SIZES = ("num_classes", "input_shape", "num_tokens")
 _PARTS = ("model.init_args", "model.init_args.network.init_args")
 
 

@@ -1,55 +1,91 @@
 """Train many parameter vectors at once, each until it is low enough."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .landscape import Landscape
 
-__all__ = ["descend", "snapshots"]
+__all__ = ["LARGE", "clipped", "descend", "snapshots"]
+
+#: Rows are trained together up to so many numbers: beyond, optimizers read their state from memory anyway.
+_NUMBERS = 2**24
+
+#: From so many numbers a row Adam is fused: a third of the time; for few, the other is faster.
+LARGE = 2**16
 
 
 class _Rows:
-    """Points under training: rows of one tensor with one Adam, which acts on every row as if it were alone."""
+    """Points under training: rows of one tensor with one optimizer, which acts on every row as if it were alone."""
 
-    def __init__(self, points: Tensor, lr: float) -> None:
+    def __init__(self, points: Tensor, lr: float, optimizer: Literal["adam", "sgd"], clip: float) -> None:
         self.points = points.clone()
         self.index = torch.arange(len(points), device=points.device)
-        self.optimizer = torch.optim.Adam([self.points], lr=lr)
+        self._lr, self._kind, self._clip = lr, optimizer, clip
+        self._optimizer = self._fresh()
+
+    def _fresh(self) -> torch.optim.Optimizer:
+        if self._kind == "sgd":
+            return torch.optim.SGD([self.points], lr=self._lr)
+        return torch.optim.Adam([self.points], lr=self._lr, fused=self.points.shape[1] >= LARGE or None)
 
     def step(self, gradient: Tensor) -> None:
-        self.points.grad = gradient
-        self.optimizer.step()
+        self.points.grad = clipped(gradient, self._clip)
+        self._optimizer.step()
 
     def keep(self, mask: Tensor) -> None:
-        """Drop the rows that are done, and what Adam remembers of them."""
-        old = self.optimizer
+        """Drop the rows that are done, and what the optimizer remembers of them."""
+        old = self._optimizer
         self.points, self.index = self.points[mask], self.index[mask]
-        self.optimizer = torch.optim.Adam([self.points], lr=old.param_groups[0]["lr"])
+        self._optimizer = self._fresh()
         for state in old.state.values():
             moments = {name: value[mask] if value.ndim else value for name, value in state.items()}
-            self.optimizer.state[self.points] = moments
+            self._optimizer.state[self.points] = moments
+
+
+def clipped(gradient: Tensor, norm: float) -> Tensor:
+    """Scale gradients, (n, P), to at most this norm each."""
+    if norm == float("inf"):
+        return gradient
+    return gradient * (norm / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(norm))
 
 
 def descend(
-    landscape: Landscape, points: Tensor, target: float, *, lr: float, block: int, max_steps: int
+    landscape: Landscape,
+    points: Tensor,
+    target: float,
+    *,
+    lr: float,
+    block: int,
+    max_steps: int,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    clip: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
-    """Train points by Adam until the quantity of the level is below a target.
+    """Train points until the quantity of the level is below a target; those of large networks one after another.
 
     Args:
         landscape: Gives gradients of the training loss, and the quantity of the level.
         points: Where to start, (n, P).
         target: The quantity must fall below it.
-        lr: Adam's rate, > 0.
+        lr: Rate, > 0.
         block: Steps between two looks at the quantity, >= 1.
         max_steps: Most steps of each point.
+        optimizer: Adam or plain gradient descent.
+        clip: Gradients are scaled to at most this norm, > 0.
 
     Returns:
         The points, (n, P), and the quantity there, (n,): not below the target where the budget was used up.
     """
+    parts = points.split(max(_NUMBERS // points.shape[1], 1))
+    if len(parts) > 1:
+        options = {"lr": lr, "block": block, "max_steps": max_steps, "optimizer": optimizer, "clip": clip}
+        results = [descend(landscape, part, target, **options) for part in parts]
+        points, values = (torch.cat(column) for column in zip(*results, strict=True))
+        return points, values
     done, values = points.clone(), landscape.values(points)
-    rows = _Rows(points, lr)
+    rows = _Rows(points, lr, optimizer, clip)
     rows.keep(~(values < target))
     step = 0
     while len(rows.index) and step < max_steps:
@@ -65,35 +101,54 @@ def descend(
 
 
 def snapshots(
-    landscape: Landscape, points: Tensor, levels: Sequence[float], *, lr: float, max_steps: int
+    landscape: Landscape,
+    points: Tensor,
+    levels: Sequence[float],
+    *,
+    lr: float,
+    max_steps: int,
+    block: int = 0,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    clip: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
-    """Train points once by Adam, and keep each as it was at the first step below each level.
+    """Train points once, and keep each as it was when first seen below each level.
 
     Args:
-        landscape: Its training loss decides, at every step.
+        landscape: Gives the training loss, and the quantity of the level.
         points: Where to start, (n, P).
-        levels: Levels of the loss, L of them.
-        lr: Adam's rate, > 0.
+        levels: Levels, L of them.
+        lr: Rate, > 0.
         max_steps: Most steps.
+        block: Steps between two looks at the quantity of the level; 0 to look at the training loss of the step, at
+            every step.
+        optimizer: Adam or plain gradient descent.
+        clip: Gradients are scaled to at most this norm, > 0.
 
     Returns:
         The snapshots, (L, n, P), and which levels were reached, (L, n) bool.
     """
+    parts = points.split(max(_NUMBERS // points.shape[1], 1))
+    if len(parts) > 1:
+        options = {"lr": lr, "max_steps": max_steps, "block": block, "optimizer": optimizer, "clip": clip}
+        results = [snapshots(landscape, part, levels, **options) for part in parts]
+        kept, reached = (torch.cat(column, dim=1) for column in zip(*results, strict=True))
+        return kept, reached
     limits = torch.tensor(levels, dtype=points.dtype, device=points.device)
     kept = points.expand(len(levels), *points.shape).clone()
     reached = torch.zeros(len(levels), len(points), dtype=torch.bool, device=points.device)
-    rows = _Rows(points, lr)
+    rows = _Rows(points, lr, optimizer, clip)
     for step in range(max_steps):
         losses, gradient = landscape.gradient(rows.points, step)
+        if block:
+            looked = step > 0 and step % block == 0
+            losses = landscape.values(rows.points) if looked else torch.full_like(losses, float("inf"))
         new = (losses < limits[:, None]) & ~reached[:, rows.index]
+        for number, mask in enumerate(new if bool(new.any()) else []):
+            kept[number, rows.index[mask]] = rows.points[mask]
+            reached[number, rows.index[mask]] = True
+        rows.step(gradient)
         if bool(new.any()):
-            for number, mask in enumerate(new):
-                kept[number, rows.index[mask]] = rows.points[mask]
-                reached[number, rows.index[mask]] = True
-            rows.step(gradient)
             rows.keep(~reached[:, rows.index].all(0))
             if not len(rows.index):
                 break
-        else:
-            rows.step(gradient)
     return kept, reached

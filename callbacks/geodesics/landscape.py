@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,17 @@ from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
 
-__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "own_loss", "unflat"]
+__all__ = [
+    "Landscape",
+    "LossFunction",
+    "ModelLandscape",
+    "Surface",
+    "as_measured",
+    "flat",
+    "own_error",
+    "own_loss",
+    "unflat",
+]
 
 #: Gives a scalar of a module and a batch: a loss, or a held-out metric.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -26,11 +36,11 @@ class Landscape(ABC):
 
     Attributes:
         counted: Which parameters lengths count, (P,) bool; ``None`` for all.
-        num_batches: How many batches gradients are taken on in turn.
+        period: Gradients repeat after so many steps; 0 if they never do.
     """
 
     counted: Tensor | None = None
-    num_batches: int = 1
+    period: int = 1
 
     @abstractmethod
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -84,9 +94,12 @@ class ModelLandscape(Landscape):
         level_scale: Applied to that average, elementwise and increasing, e.g. ``torch.exp`` for a perplexity.
         count: Parameters that lengths count: all, or the weights (two or more axes) without biases.
         chunk_bytes: Memory of the activations of points evaluated together, in bytes.
+        training: Called with a step, gives the context of its gradients: mixed precision, dropout. Values are taken
+            outside of it.
 
     Raises:
-        ValueError: If there is no batch or no loss, or ``chunk_bytes`` is not positive.
+        ValueError: If there is no batch or no loss, ``chunk_bytes`` is not positive, or a layer keeps statistics that
+            cannot be re-estimated.
     """
 
     def __init__(
@@ -100,6 +113,7 @@ class ModelLandscape(Landscape):
         level_scale: Callable[[Tensor], Tensor] | None = None,
         count: Literal["all", "weights"] = "all",
         chunk_bytes: int = 2**23,
+        training: Callable[[int], AbstractContextManager[Any]] | None = None,
     ) -> None:
         if not batches or (level_batches is not None and not level_batches):
             msg = "ModelLandscape(batches=[]): give at least one batch to evaluate the loss on."
@@ -112,7 +126,7 @@ class ModelLandscape(Landscape):
             raise ValueError(msg)
         self.module = module
         self.batches = batches
-        self.num_batches = len(batches)
+        self.period = len(batches) if training is None else 0
         self.level_batches = batches if level_batches is None else level_batches
         self._loss = _Objective(module, loss_fn or own_loss)
         self._level = _Objective(module, level_fn or loss_fn or own_loss)
@@ -121,6 +135,9 @@ class ModelLandscape(Landscape):
         self.counted = None
         if count == "weights":
             self.counted = torch.cat([torch.full((p.numel(),), p.ndim > 1) for p in module.parameters()])
+        self._training = training or nullcontext
+        # torch.func.vmap has no rule for recurrent layers
+        self._single = bool(self._norms) or any(isinstance(part, nn.RNNBase) for part in module.modules())
         self._chunk_bytes = chunk_bytes
         self._chunks: dict[tuple[int, int], int] = {}
 
@@ -134,7 +151,7 @@ class ModelLandscape(Landscape):
                 leaves = {
                     name: part.detach().requires_grad_() for name, part in unflat(chunk, self.module, "module.").items()
                 }
-                with fresh_statistics(self._norms):
+                with self._training(step), fresh_statistics(self._norms):
                     values = self._evaluate(self._loss, leaves, batch)
                     parts = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
                 gradients.append(torch.cat([part.flatten(1) for part in parts], dim=1))
@@ -148,7 +165,7 @@ class ModelLandscape(Landscape):
             return self._scale(torch.stack([self._recalibrated(point) for point in points]))
         total, samples = points.new_zeros(len(points)), 0
         for batch in self.level_batches:
-            size = num_samples(batch)
+            size = self._size(batch)
             chunks = points.split(self._chunk(self._level, points, batch))
             total += size * torch.cat([self._at(self._level, chunk, batch) for chunk in chunks])
             samples += size
@@ -165,13 +182,18 @@ class ModelLandscape(Landscape):
 
         if len(next(iter(parameters.values()))) == 1:
             return one({name: part[0] for name, part in parameters.items()}).reshape(1)
-        return vmap(one)(parameters)
+        return vmap(one, randomness="same")(parameters)  # of dropout: each point's masks are those it has alone
+
+    def _size(self, batch: Any) -> int:
+        """Count the samples of a batch: what the module counts, where it does."""
+        own: Any = getattr(self.module, "num_samples", None)
+        return num_samples(batch) if own is None else own(batch)
 
     def _chunk(self, objective: "_Objective", points: Tensor, batch: Any) -> int:
         """Give how many points are evaluated together: measured once by what autograd keeps of one."""
-        if self._norms or len(points) == 1:
+        if self._single or len(points) == 1:
             return 1
-        key = (id(objective), num_samples(batch))
+        key = (id(objective), self._size(batch))
         if key not in self._chunks:
             kept = 0
 
@@ -192,7 +214,7 @@ class ModelLandscape(Landscape):
             for batch in self.batches:
                 self._at(self._loss, point[None], batch)
             evaluate()
-            sizes = [num_samples(batch) for batch in self.level_batches]
+            sizes = [self._size(batch) for batch in self.level_batches]
             values = torch.cat([self._at(self._level, point[None], batch) for batch in self.level_batches])
         return (values * values.new_tensor(sizes)).sum() / sum(sizes)
 
@@ -212,6 +234,11 @@ class _Objective(nn.Module):
 def own_loss(module: Any, batch: Any) -> Tensor:
     """Call the module's ``loss(batch)``."""
     return module.loss(batch)
+
+
+def own_error(module: Any, batch: Any) -> Tensor:
+    """Call the module's ``error(batch)``."""
+    return module.error(batch)
 
 
 def _unchanged(values: Tensor) -> Tensor:

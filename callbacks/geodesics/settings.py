@@ -20,7 +20,9 @@ class Settings:
         first_bead: Train a bead in the middle before anything is tested, as the authors' code does.
         split: Where a segment that fails gets its bead: in the middle, or where it is highest.
         max_passes: Most times that all open segments are split.
-        lr: Adam's rate for beads, > 0.
+        optimizer: Of beads in ``dss``: ``adam``, or plain ``sgd``; curves and bands are trained by Adam.
+        lr: Its rate, > 0.
+        clip: Gradients of beads are scaled to at most this norm, > 0.
         block: Steps between two looks at a bead's value.
         max_steps: Most steps of a bead (dynamic string), or of the whole curve or band.
         images: Points of a band, or corners of a polyline along a Bezier curve, ends included, >= 3.
@@ -38,7 +40,9 @@ class Settings:
     first_bead: bool = False
     split: Literal["middle", "highest"] = "middle"
     max_passes: int = 10
+    optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
+    clip: float = float("inf")
     block: int = 15
     max_steps: int = 20000
     images: int = 33
@@ -52,6 +56,8 @@ class Settings:
             "tolerance": (self.tolerance > 0, "positive"),
             "split": (self.split in {"middle", "highest"}, "middle or highest"),
             "max_passes": (self.max_passes >= 0, "at least 0"),
+            "optimizer": (self.optimizer in {"adam", "sgd"}, "adam or sgd"),
+            "clip": (self.clip > 0, "positive"),
             "lr": (0 < self.lr < float("inf"), "positive"),
             "block": (self.block >= 1, "at least 1"),
             "max_steps": (self.max_steps >= 1, "at least 1"),

@@ -5,13 +5,16 @@ from .networks import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, Torchvisi
 from .objectives import TRADES, Adversarial, GaussianNoise, Objective, Standard, relative_entropy
 from .representation import Representation
 from .task import ImageClassifier, Normalize
+from .tutorial_networks import CIFAR10TutorialCNN, MNISTTutorialCNN
 
 __all__ = [
     "TRADES",
     "Adversarial",
+    "CIFAR10TutorialCNN",
     "GaussianNoise",
     "HomogeneousMLP",
     "ImageClassifier",
+    "MNISTTutorialCNN",
     "MadryCNN",
     "Normalize",
     "Objective",

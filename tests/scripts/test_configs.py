@@ -18,6 +18,7 @@ ALL = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 UNTRAINED = ["community/predict.yaml", "matching/qaplib.yaml", "matching/solve.yaml"]
 UNTRAINED += ["geodesics/cubic.yaml", "geodesics/quadratic.yaml", "geodesics/theorems.yaml"]
 UNTRAINED += ["geodesics/components.yaml", "geodesics/energy_gap.yaml"]
+UNTRAINED += [f"geodesics/{name}.yaml" for name in ("mnist", "cifar10", "cifar10_deep", "ptb", "ptb_deep")]
 #: Those that need the checkpoint of another experiment.
 GENERATED = ["cifar/dogs_vs_cats_relabeled.yaml", "cifar/dogs_vs_cats_robustified.yaml"]
 TRAINED = [name for name in ALL if name not in (*UNTRAINED, *GENERATED)]
@@ -161,6 +162,26 @@ def test_geodesics_configs_log_what_their_claims_read(tmp_path, name):
         logged = set(next(csv.reader(file)))
     assert {row.metric for row in load_claims()[f"geodesics-{name}"].rows} <= logged
     assert list((tmp_path / f"geodesics_{name}/tiny").rglob("geodesics.csv"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar10_deep", "ptb", "ptb_deep"])
+def test_geodesics_of_large_networks_log_what_their_claims_read(tmp_path, name, image_dir):
+    words = ["test", "--config", str(CONFIGS / f"geodesics/{name}.yaml"), "--runs_dir", str(tmp_path), *COMMON]
+    if name.startswith("ptb"):
+        for part in ("train", "valid", "test"):
+            (image_dir / f"ptb.{part}.txt").write_text("the cat sat on the mat\n" * 4)
+        words += ["--data.vocabulary_size", "7", "--model.network.width", "3", "--data.steps", "5"]
+    else:
+        words += ["--data.test_samples", "6", "--data.train_samples", "8"]
+    words += ["--data.data_dir", str(image_dir), "--data.batch_size", "4"]
+    words += ["--trainer.callbacks.max_steps", "2", "--trainer.callbacks.network_block", "1"]
+    words += ["--trainer.callbacks.bead_steps", "2", "--trainer.callbacks.grid", "3", "--run_id", "tiny"]
+    with pytest.warns(UserWarning, match="pairs got there in 2 steps|uses the model's initial weights"):
+        assert main(words) == 0
+    with (tmp_path / f"geodesics_{name}/tiny/metrics.csv").open() as file:
+        logged = set(next(csv.reader(file)))
+    claim = load_claims()[f"geodesics-{name.removesuffix('_deep')}"]
+    assert {row.metric for row in claim.rows} <= logged
 
 
 @pytest.mark.parametrize(

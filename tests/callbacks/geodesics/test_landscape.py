@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from theodolite.callbacks.geodesics import ModelLandscape, as_measured, flat, unflat
+from theodolite.callbacks.geodesics import ModelLandscape, Surface, as_measured, flat, unflat
+from theodolite.callbacks.geodesics import descent as descents
 from theodolite.callbacks.geodesics import landscape as landscapes
 from theodolite.callbacks.geodesics.descent import descend, snapshots
 from theodolite.callbacks.geodesics.elastic_band import tangents
+from theodolite.callbacks.geodesics.memory import Remembered
 from theodolite.modules.regression import FeedForward, Regression
 
 
@@ -54,7 +56,7 @@ def test_chunks_follow_the_size_of_a_batch(monkeypatch):
     """Eight megabytes hold thousands of points on 20 samples, and few on 10,000: those go one by one."""
     module, calls = task(), []
     original = landscapes.vmap
-    monkeypatch.setattr(landscapes, "vmap", lambda function: calls.append(1) or original(function))
+    monkeypatch.setattr(landscapes, "vmap", lambda *words, **options: calls.append(1) or original(*words, **options))
     where = points(module, 40)
     ModelLandscape(module, batches((20,))).values(where)
     assert len(calls) == 1
@@ -104,6 +106,26 @@ def test_batch_norm_is_re_estimated_at_every_point_and_left_as_it_was():
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert module.net[1].momentum == 0.1
     assert module.training
+
+
+def test_statistics_that_cannot_be_re_estimated_are_refused():
+    tracking = nn.Sequential(nn.Linear(1, 6), nn.InstanceNorm1d(6, track_running_stats=True))
+    with pytest.raises(ValueError, match=r"1 \(InstanceNorm1d\) keeps running statistics, .*track_running_stats=False"):
+        ModelLandscape(tracking, batches(), loss_fn=lambda module, batch: module(batch[0]).mean())
+    module = Normalised().double().eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cannot be re-estimated on a batch of one sample .*change the batch size"):
+        ModelLandscape(module, batches((4, 1))).values(flat(module)[None])
+    beside = ModelLandscape(
+        module,
+        batches(),
+        loss_fn=lambda net, batch: net.net[3].weight.square().sum(),
+        level_fn=lambda net, batch: net.loss(batch),
+    )
+    with pytest.raises(ValueError, match="BatchNorm1d of 6 channels cannot be re-estimated: the training loss never"):
+        beside.values(flat(module)[None])
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not module.net[1].training
 
 
 def test_as_measured_restores_each_parts_mode():
@@ -178,5 +200,49 @@ def test_tangents_at_a_slope_and_at_extrema():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="chunk_bytes=0"):
         ModelLandscape(task(), batches(), chunk_bytes=0)
+    zeros = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="no first tensor"):
-        ModelLandscape(task(), ["words"]).values(points(task()))
+        ModelLandscape(nn.Linear(1, 1), ["words"], loss_fn=lambda module, batch: module.bias.sum()).values(zeros)
+
+
+def test_a_remembered_landscape_evaluates_no_point_twice():
+    evaluated = []
+
+    def values(points):
+        evaluated.append(len(points))
+        return points.square().sum(1)
+
+    landscape, where = Remembered(Surface(values)), torch.randn(5, 3)
+    expected = where.square().sum(1)
+    assert torch.equal(landscape.values(where[:3]), expected[:3])
+    assert torch.equal(landscape.values(where[[4, 1, 0]]), expected[[4, 1, 0]])
+    assert torch.equal(landscape.values(where[:2]), expected[:2])
+    assert evaluated == [3, 1]
+    assert torch.equal(landscape.gradient(where, 0)[1], 2 * where)
+
+
+def test_steps_of_large_networks_are_taken_one_after_another(monkeypatch):
+    """Three rows of which two fit: the same points and snapshots as all together."""
+    landscape, starts = Surface(lambda points: (points - 1).square().sum(1)), torch.randn(3, 4).double()
+    options = {"lr": 0.05, "max_steps": 200}
+    together = descend(landscape, starts, 1e-3, block=7, **options)
+    kept = snapshots(landscape, starts, [0.5, 1e-3], block=3, **options)
+    monkeypatch.setattr(descents, "_NUMBERS", 8)
+    for one, other in zip(
+        (*together, *kept),
+        (*descend(landscape, starts, 1e-3, block=7, **options),
+         *snapshots(landscape, starts, [0.5, 1e-3], block=3, **options)),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(one, other)
+
+
+def test_clipped_descent_by_hand():
+    """On |x|^2 from (3, 4) the gradient (6, 8) of norm 10 is cut to norm 5, then steps of 0.1 are taken."""
+    landscape = Surface(lambda points: points.square().sum(1))
+    options = {"lr": 0.1, "block": 1, "max_steps": 1, "optimizer": "sgd", "clip": 5.0}
+    point, value = descend(landscape, torch.tensor([[3.0, 4.0]]).double(), 0.0, **options)
+    assert point[0].tolist() == pytest.approx([2.7, 3.6])
+    assert float(value) == pytest.approx(20.25)
+    small, _ = descend(landscape, torch.tensor([[0.3, 0.4]]).double(), 0.0, **options)
+    assert small[0].tolist() == pytest.approx([0.24, 0.32])

@@ -3,13 +3,24 @@
 import pytest
 import torch
 
-from theodolite.modules.classification import MadryCNN, ResNet9, ResNet18, ResNet50, SmallCNN, TorchvisionNetwork
+from theodolite.modules.classification import (
+    CIFAR10TutorialCNN,
+    MadryCNN,
+    MNISTTutorialCNN,
+    ResNet9,
+    ResNet18,
+    ResNet50,
+    SmallCNN,
+    TorchvisionNetwork,
+)
 
 
 @pytest.mark.parametrize(
     ("network", "parameters"),
     [
         (MadryCNN, 832 + 51_264 + 3_212_288 + 10_250),
+        (MNISTTutorialCNN, 832 + 51_264 + 3_212_288 + 10_250),
+        (CIFAR10TutorialCNN, 1_068_298),  # TensorFlow's tutorial: "about 1 million"
         (ResNet9, 6_573_120),  # as printed in Page's notebooks
         (ResNet18, 11_173_962),  # as commonly reported for ten classes and a 3x3 stem
         (ResNet50, 23_520_842),
@@ -20,7 +31,7 @@ def test_number_of_parameters_is_the_published_one(network, parameters):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 24, 16)])
-@pytest.mark.parametrize("network", [MadryCNN, SmallCNN, ResNet9, ResNet18])
+@pytest.mark.parametrize("network", [MadryCNN, SmallCNN, ResNet9, ResNet18, MNISTTutorialCNN])
 def test_takes_the_shape_and_the_classes_it_is_given(network, shape):
     assert network(num_classes=3, input_shape=shape).eval()(torch.rand(2, *shape)).shape == (2, 3)
 
@@ -29,3 +40,35 @@ def test_torchvision_by_name():
     assert TorchvisionNetwork("squeezenet1_1", num_classes=4).eval()(torch.rand(1, 3, 64, 64)).shape == (1, 4)
     with pytest.raises(ValueError, match=r"TorchvisionNetwork\(name='resnet19'\): torchvision has .*resnet18"):
         TorchvisionNetwork("resnet19")
+
+
+def test_tutorial_networks_begin_as_in_the_tutorials():
+    """A normal distribution cut off at two deviations keeps 0.8796 of its deviation; again drawn it is another."""
+    for network, deviations, biases in (
+        (MNISTTutorialCNN(), [0.1] * 4, [0.1] * 4),
+        (CIFAR10TutorialCNN(), [0.05, 0.05, 0.04, 0.04, 1 / 192], [0, 0.1, 0.1, 0.1, 0]),
+    ):
+        before = network[-1].weight.clone()
+        network.reset_parameters()
+        assert not torch.equal(before, network[-1].weight)
+        layers = [part for part in network if hasattr(part, "weight")]
+        for layer, deviation, bias in zip(layers, deviations, biases, strict=True):
+            weight = layer.weight.detach()
+            assert float(weight.abs().max()) <= 2 * deviation
+            count = weight.numel()
+            assert float(weight.std()) == pytest.approx(0.8796 * deviation, rel=4 / (2 * count) ** 0.5)
+            assert bool((layer.bias == bias).all())
+
+
+def test_tutorial_network_sees_the_standardised_centre():
+    """Neither the border nor brightness and contrast of an image change the logits; its centre does."""
+    torch.manual_seed(0)
+    network, images = CIFAR10TutorialCNN(), torch.rand(2, 3, 32, 32)
+    expected = network(images)
+    framed = images.clone()
+    framed[:, :, :4], framed[:, :, :, 28:] = 0, 1
+    torch.testing.assert_close(network(framed), expected)
+    torch.testing.assert_close(network(0.3 + 0.5 * images), expected, rtol=1e-4, atol=1e-5)
+    framed[:, :, 4:8] = 0
+    assert not torch.allclose(network(framed), expected, rtol=1e-3)
+    assert network(torch.zeros(1, 3, 32, 32)).isfinite().all()
