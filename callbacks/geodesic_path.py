@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .geodesics.alignment import aligned
 from .geodesics.figures import draw_plane, draw_profile
-from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_loss
+from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_error, own_loss
 from .geodesics.path import Path, barrier
 from .geodesics.profile import along
 from .geodesics.search import Method, find_paths
@@ -160,7 +160,7 @@ class GeodesicPath(EvaluationMeasurement):
             pl_module,
             batches,
             loss_fn=self.loss_fn,
-            level_fn=(self.error_fn or _own_error) if metric == "error" else None,
+            level_fn=(self.error_fn or own_error) if metric == "error" else None,
             level_batches=held,
             level_scale=torch.exp if metric == "perplexity" else None,
             count=self.count,
@@ -191,7 +191,3 @@ def settings_of(convention: Literal["certified", "authors"], **changes: Any) -> 
     """Give the settings of a convention, some of them changed."""
     base = vars(AUTHORS if convention == "authors" else Settings())
     return Settings(**{**base, **changes})
-
-
-def _own_error(module: Any, batch: Any) -> Tensor:
-    return module.error(batch)

@@ -8,12 +8,13 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from .comparison import mean_and_standard_error
-from .geodesic_path import settings_of
-from .geodesics.descent import snapshots
-from .geodesics.landscape import Landscape, ModelLandscape, as_measured, flat, unflat
+from .geodesic_path import Metric, settings_of
+from .geodesics.descent import LARGE, snapshots
+from .geodesics.landscape import Landscape, ModelLandscape, as_measured, flat, own_error, unflat
 from .geodesics.memory import Remembered
 from .geodesics.search import find_paths
 from .geodesics.settings import Settings
@@ -23,10 +24,6 @@ from .training_batches import away_from_inference, gather_batches, training_batc
 __all__ = ["LevelSetGeodesics"]
 
 Convention = Literal["authors", "certified", "both"]
-Metric = Literal["loss", "error", "perplexity"]
-
-#: From so many parameters a value costs far more than recognising the point.
-_LARGE = 2**16
 
 
 class LevelSetGeodesics(Callback):
@@ -180,7 +177,7 @@ class LevelSetGeodesics(Callback):
             landscape = self._landscape(trainer, pl_module, seed)
             limits = [self.ends * level for level in self.levels]
             networks, reached = snapshots(landscape, starts, limits, **self.training)
-            if starts.shape[1] >= _LARGE:
+            if starts.shape[1] >= LARGE:  # a value costs far more than recognising the point
                 landscape = Remembered(landscape)
             rows = {
                 name: [
@@ -204,11 +201,11 @@ class LevelSetGeodesics(Callback):
         return ModelLandscape(
             pl_module,
             training_batches(trainer, pl_module, 0),
-            level_fn=_own_error if self.metric == "error" else None,
+            level_fn=own_error if self.metric == "error" else None,
             level_batches=gather_batches(trainer, pl_module, self._held_out) or None,
             level_scale=torch.exp if self.metric == "perplexity" else None,
             count=self.count,
-            training=as_trained(trainer, pl_module, seed),
+            training=as_trained(trainer, pl_module, seed) if differs_in_training(trainer, pl_module) else None,
         )
 
     def _connect(self, landscape: Landscape, points: Tensor, level: float, settings: Settings) -> list[float]:
@@ -259,6 +256,13 @@ def as_trained(trainer: Trainer, module: LightningModule, seed: int) -> Callable
     return context
 
 
+def differs_in_training(trainer: Trainer, module: LightningModule) -> bool:
+    """Tell whether gradients may differ from those of evaluation; of small networks only by precision and dropout."""
+    if trainer.precision not in {"32-true", "64-true"} or sum(p.numel() for p in module.parameters()) >= LARGE:
+        return True
+    return any(isinstance(part, _DropoutNd | nn.RNNBase) for part in module.modules())
+
+
 def pair_up(reached: int, networks: int, pairs: int) -> tuple[list[int], list[int]]:
     """Pair the networks that reached a level: two by two where there are enough, else in a ring.
 
@@ -276,10 +280,6 @@ def pair_up(reached: int, networks: int, pairs: int) -> tuple[list[int], list[in
     ring = [(i, (i + step) % reached) for step in range(1, reached // 2 + 1) for i in range(reached)]
     different = list(dict.fromkeys(tuple(sorted(pair)) for pair in ring))[:pairs]
     return [pair[0] for pair in different], [pair[1] for pair in different]
-
-
-def _own_error(module: Any, batch: Any) -> Tensor:
-    return module.error(batch)
 
 
 def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:

@@ -56,8 +56,8 @@ def fresh_statistics(norms: Sequence[_BatchNorm]) -> Iterator[Callable[[], None]
         for norm in norms:
             if norm.num_batches_tracked is not None and not int(norm.num_batches_tracked):
                 msg = (
-                    f"the statistics of a {type(norm).__name__} ({norm.num_features} channels) cannot be re-estimated: "
-                    "the training loss never calls it; give a loss that runs the whole network."
+                    f"the statistics of a {type(norm).__name__} of {norm.num_features} channels cannot be "
+                    "re-estimated: the training loss never calls it; give a loss that runs the whole network."
                 )
                 raise ValueError(msg)
             norm.training = False

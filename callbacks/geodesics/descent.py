@@ -13,7 +13,7 @@ __all__ = ["LARGE", "clipped", "descend", "snapshots"]
 #: Rows are trained together up to so many numbers: beyond, optimizers read their state from memory anyway.
 _NUMBERS = 2**24
 
-#: From so many numbers a row on Adam is fused: a third of the time; for few, the other is faster.
+#: From so many numbers a row Adam is fused: a third of the time; for few, the other is faster.
 LARGE = 2**16
 
 
@@ -46,7 +46,7 @@ class _Rows:
 
 
 def clipped(gradient: Tensor, norm: float) -> Tensor:
-    """Scale the gradients of points, (n, P), to at most a norm, each its own; infinity for none."""
+    """Scale gradients, (n, P), to at most this norm each."""
     if norm == float("inf"):
         return gradient
     return gradient * (norm / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(norm))

@@ -11,7 +11,17 @@ from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
 
-__all__ = ["Landscape", "LossFunction", "ModelLandscape", "Surface", "as_measured", "flat", "own_loss", "unflat"]
+__all__ = [
+    "Landscape",
+    "LossFunction",
+    "ModelLandscape",
+    "Surface",
+    "as_measured",
+    "flat",
+    "own_error",
+    "own_loss",
+    "unflat",
+]
 
 #: Gives a scalar of a module and a batch: a loss, or a held-out metric.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -26,11 +36,11 @@ class Landscape(ABC):
 
     Attributes:
         counted: Which parameters lengths count, (P,) bool; ``None`` for all.
-        num_batches: How many batches gradients are taken on in turn.
+        period: Gradients repeat after so many steps; 0 if they never do.
     """
 
     counted: Tensor | None = None
-    num_batches: int = 1
+    period: int = 1
 
     @abstractmethod
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +126,7 @@ class ModelLandscape(Landscape):
             raise ValueError(msg)
         self.module = module
         self.batches = batches
-        self.num_batches = len(batches)
+        self.period = len(batches) if training is None else 0
         self.level_batches = batches if level_batches is None else level_batches
         self._loss = _Objective(module, loss_fn or own_loss)
         self._level = _Objective(module, level_fn or loss_fn or own_loss)
@@ -224,6 +234,11 @@ class _Objective(nn.Module):
 def own_loss(module: Any, batch: Any) -> Tensor:
     """Call the module's ``loss(batch)``."""
     return module.loss(batch)
+
+
+def own_error(module: Any, batch: Any) -> Tensor:
+    """Call the module's ``error(batch)``."""
+    return module.error(batch)
 
 
 def _unchanged(values: Tensor) -> Tensor:

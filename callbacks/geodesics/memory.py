@@ -23,7 +23,7 @@ class Remembered(Landscape):
     def __init__(self, landscape: Landscape) -> None:
         self.landscape = landscape
         self.counted = landscape.counted
-        self.num_batches = landscape.num_batches
+        self.period = landscape.period
         self._known: dict[bytes, Tensor] = {}
 
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:

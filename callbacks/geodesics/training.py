@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
-from .descent import LARGE, clipped
+from .descent import LARGE, clipped, descend
 from .landscape import Landscape
 from .ranks import rank_and_size
 from .settings import Settings
@@ -18,7 +17,7 @@ _LOOKS = 20
 
 
 class Training:
-    """Beads under training, all together and each as if it were alone.
+    """Beads under training, all together and each as if it were alone; those of large networks one after another.
 
     A bead has its own moments and its own number of steps, so it does not matter with which others it is trained: not
     when the others came, and not how many processes share them (the k-th bead that is added is trained by process k
@@ -71,6 +70,8 @@ class Training:
 
         The value is not below the target where the steps were used up.
         """
+        if self._labels and self._state[0].shape[1] >= LARGE:
+            self._descend()
         for _ in range(_LOOKS):
             if not self._labels:
                 break
@@ -81,6 +82,22 @@ class Training:
         for label, _, _ in done:
             del self.owners[label]
         return done
+
+    def _descend(self) -> None:
+        """Train beads to their end, where each takes all of the processor anyway and its moments much memory."""
+        settings = self.settings
+        points, values = descend(
+            self.landscape,
+            self._state[0],
+            self.target,
+            lr=settings.lr,
+            block=settings.block,
+            max_steps=settings.max_steps,
+            optimizer=settings.optimizer,
+            clip=settings.clip,
+        )
+        self._done += zip(self._labels, points, values.tolist(), strict=True)
+        self._keep([False] * len(self._labels))
 
     def _look(self, first: int) -> None:
         """Take out the rows, from a first one on, that are below the target or at the end of their steps."""
@@ -104,10 +121,7 @@ class Training:
         gradient = clipped(self._gradient(points), self.settings.clip)
         self._steps += 1
         if self.settings.optimizer == "sgd":
-            points.sub_(gradient, alpha=self.settings.lr)
-            return
-        if points.shape[1] >= LARGE:
-            self._fused_step(gradient)
+            self._state = (points - self.settings.lr * gradient, mean, square)
             return
         mean.lerp_(gradient, 0.1)
         square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
@@ -119,25 +133,16 @@ class Training:
             square,
         )
 
-    def _fused_step(self, gradient: Tensor) -> None:
-        """Take a step of Adam, row by row in place: a third of the time where rows are long."""
-        points, mean, square = (list(part) for part in self._state)
-        steps = list((self._steps - 1).float().to(gradient.device))
-        adam(
-            points, list(gradient), mean, square, [], steps, fused=True, amsgrad=False,
-            beta1=0.9, beta2=0.999, lr=self.settings.lr, weight_decay=0.0, eps=1e-8, maximize=False,
-        )  # fmt: skip
-
     def _gradient(self, points: Tensor) -> Tensor:
-        """Give the gradients, each on the batch of its bead's own step."""
-        batches = self._steps % self.landscape.num_batches
-        different = batches.unique().tolist()
+        """Give the gradients, each of its bead's own step."""
+        steps = self._steps % self.landscape.period if self.landscape.period else self._steps
+        different = steps.unique().tolist()
         if len(different) == 1:
             return self.landscape.gradient(points, different[0])[1]
         gradient = torch.empty_like(points)
-        for batch in different:
-            rows = (batches == batch).to(points.device)
-            gradient[rows] = self.landscape.gradient(points[rows], batch)[1]
+        for step in different:
+            rows = (steps == step).to(points.device)
+            gradient[rows] = self.landscape.gradient(points[rows], step)[1]
         return gradient
 
     def _gathered(self) -> list[tuple[int, Tensor, float]]:

@@ -230,7 +230,7 @@ def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone
     """Beads that come at different times, on three batches in turn: each ends where Adam brings it alone."""
 
     class Slopes(Surface):
-        num_batches = 3
+        period = 3
 
         def gradient(self, points, step):
             assert step < 3
