@@ -222,7 +222,7 @@ def test_a_remembered_landscape_evaluates_no_point_twice():
     module = task()
     original = ModelLandscape(module, batches(), count="weights")
     kept = Remembered(original)
-    assert kept.num_batches == 2
+    assert kept.period == 2
     assert kept.counted is original.counted
     assert torch.equal(kept.gradient(points(module, 2), 1)[1], original.gradient(points(module, 2), 1)[1])
 
