@@ -260,8 +260,8 @@ SMALL = {
                                             "--trainer.callbacks.bead_steps", "30"]),
     "energy-gap-quadratic": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
                                             "--trainer.callbacks.train_steps", "5"]),
-    "energy-gap-relu": ("energy_gap", ["--trainer.callbacks.pairs", "2", "--trainer.callbacks.path_steps", "3",
-                                       "--trainer.callbacks.train_steps", "5"]),
+    "energy-gap-relu": ("energy_gap", ["--trainer.callbacks.pairs", "4", "--trainer.callbacks.path_steps", "3",
+                                       "--trainer.callbacks.train_steps", "100"]),
 }  # fmt: skip
 
 

@@ -298,7 +298,7 @@ def test_unknown_claim_is_one_line_and_code_2(words, message, capsys):
 def test_seeds_below_one_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--list", "--seeds", "0"])
-    assert "give an integer >= 1" in capsys.readouterr().err
+    assert "must be an integer >= 1" in capsys.readouterr().err
 
 
 def test_list_as_json_names_every_claim(capsys):
