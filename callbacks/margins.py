@@ -14,16 +14,15 @@ from ..modules.margins import (
     Homogeneity,
     boundary_distance,
     first_order_margin,
-    histogram,
     linear_rule,
     margin_growth,
     output_margin,
     parameter_norm,
     parse_norm,
-    quantiles,
     rule_margin,
     smoothed_margin,
     spectral_complexity,
+    summaries,
 )
 from .classification import dataloader, left_as_found, place_samples, spread, unpack
 from .held_out import HeldOutMeasurement
@@ -227,6 +226,8 @@ class Margins(HeldOutMeasurement):
         self, pl_module: LightningModule, x: Tensor, y: Tensor, number: Tensor, logits: Tensor
     ) -> list[Tensor]:
         """Measure what needs the inputs: one column for each of :meth:`_input_names`."""
+        if not self.spectral and not self._input_names():
+            return []
         columns = []
         with left_as_found(pl_module):
             if self.spectral:
@@ -269,34 +270,35 @@ class Margins(HeldOutMeasurement):
         def add(tensor: Tensor) -> Tensor:
             return trainer.strategy.reduce(tensor.to(pl_module.device), reduce_op="sum").cpu()  # pyright: ignore[reportAttributeAccessIssue]
 
-        total = int(add(torch.tensor(len(rows))))
+        total, misclassified = add(torch.tensor([len(rows), int((~(rows[:, 0] > 0)).sum())])).tolist()
         if total == 0:
             return
-        margin = self._distribution(rows[:, 0], total, add)
-        scalars = {"misclassified": int(add((~(rows[:, 0] > 0)).sum())) / total}
+        rows = rows.cpu()
+        names = ["margin", *self._input_names()]
+        columns = torch.cat([rows[:, :1], rows[:, 2 + self.spectral :]], dim=1)
+        found = dict(zip(names, self._distributions(columns, add), strict=True))
+        scalars = {"misclassified": misclassified / total}
         local = log_logistic_loss(rows[:, 1]) if len(rows) else torch.tensor(-math.inf).double()
         gathered = trainer.strategy.all_gather(local.to(pl_module.device))
         log_sum = float(torch.logsumexp(gathered.reshape(-1).cpu(), 0))
         scalars["log_loss"] = log_sum - math.log(total)
-        found = {"margin": margin}
         norm = parameter_norm(parameter for parameter in pl_module.parameters() if parameter.requires_grad)
         scalars["parameter_norm"] = float(norm)
         degree = self._degree(trainer, pl_module)
         if degree is not None:
-            found["margin_normalized"] = margin.scaled(float(norm) ** -degree)
+            found["margin_normalized"] = found["margin"].scaled(float(norm) ** -degree)
             scalars["margin_smoothed"] = float(smoothed_margin(log_sum, norm.cpu(), degree))
             if trainer.state.fn == "fit":
                 scalars |= self._growth(stage, trainer.current_epoch, scalars)
         if self.spectral:
-            found["margin_spectral"] = margin.scaled(self._spectral_scale(pl_module, trainer, rows, total, add))
-        for name, column in zip(self._input_names(), rows[:, 2 + self.spectral :].T, strict=True):
-            found[name] = self._distribution(column, total, add)
+            scale = self._spectral_scale(pl_module, trainer, rows, total, add)
+            found["margin_spectral"] = found["margin"].scaled(scale)
         self._log(trainer, pl_module, stage, scalars, found)
 
-    def _distribution(self, values: Tensor, total: int, add: Any) -> Distribution:
-        least, *found = quantiles(values.cpu(), [0.0, *self.levels], total, add)
-        statistics = {"min": least, **{f"q{level:g}": value for level, value in zip(self.levels, found, strict=True)}}
-        return Distribution(statistics, *histogram(values.cpu(), self.bins, add))
+    def _distributions(self, columns: Tensor, add: Any) -> list[Distribution]:
+        names = ["min", *(f"q{level:g}" for level in self.levels)]
+        found = summaries(columns, [0.0, *self.levels], self.bins, add)
+        return [Distribution(dict(zip(names, one.quantiles, strict=True)), one.counts, one.edges) for one in found]
 
     def _degree(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
         """Give L, found once a run."""

@@ -13,17 +13,17 @@ from .normalized import (
     sandwich_violation,
     smoothed_margin,
 )
-from .order_statistics import histogram, order_statistics, quantiles
+from .order_statistics import Summary, order_statistics, summaries
 from .output import output_margin
 from .spectral import row_norm_sum, spectral_complexity, spectral_norm, spectrally_normalized_margin
 
 __all__ = [
     "Homogeneity",
     "KKTResidual",
+    "Summary",
     "angle_degrees",
     "boundary_distance",
     "first_order_margin",
-    "histogram",
     "homogeneity",
     "kkt_residual",
     "kkt_residual_least_squares",
@@ -37,7 +37,6 @@ __all__ = [
     "output_margin",
     "parameter_norm",
     "parse_norm",
-    "quantiles",
     "row_norm_sum",
     "rule_margin",
     "sandwich_violation",
@@ -46,5 +45,6 @@ __all__ = [
     "spectral_complexity",
     "spectral_norm",
     "spectrally_normalized_margin",
+    "summaries",
     "weight_norm",
 ]

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["histogram", "order_statistics", "quantiles"]
+__all__ = ["Summary", "order_statistics", "summaries"]
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -15,72 +16,91 @@ _SIZE = 2**_DIGIT
 _MAGNITUDE = 2**63 - 1
 
 
-def order_statistics(values: Tensor, ranks: Sequence[int], reduce: Reduce) -> list[float]:
-    """Give the k-th smallest of the numbers of all processes, exactly, by radix selection.
+class Summary(NamedTuple):
+    """Quantiles of all numbers, and a histogram of the finite ones: counts (bins,) and edges (bins + 1,), or empty."""
+
+    quantiles: list[float]
+    counts: list[int]
+    edges: list[float]
+
+
+def order_statistics(values: Tensor, ranks: Tensor, reduce: Reduce) -> Tensor:
+    """Give the k-th smallest numbers of each quantity over all processes, exactly, by radix selection.
 
     The 64 bits of a number, read as an integer of the same order, are found eight at a time: every process counts its
-    numbers in 256 bins, and the counts are added. So 8 sums of 256 counts a statistic are exchanged, whatever the
+    numbers in 256 bins, and the counts are added. So 8 sums are exchanged, of 256 counts a statistic each, whatever the
     number of samples.
 
     Args:
-        values: This process's numbers, float64 (n,), n may be 0; NaN sorts last.
-        ranks: Which ones, 0 the smallest, the same on every process, less than the number of all values.
+        values: This process's numbers, float64 (n, quantities), n may be 0; NaN sorts last.
+        ranks: Which ones of each quantity, int64 (quantities, statistics), 0 the smallest, the same on every process,
+            less than the number of all its values.
         reduce: Adds an int64 tensor over the processes.
 
     Returns:
-        The numbers, the same on every process.
+        The numbers, float64 (quantities, statistics), the same on every process.
     """
-    keys = _to_keys(values).sort().values
-    left = torch.tensor(list(ranks), dtype=torch.int64)
+    keys = _to_keys(values.T.contiguous()).sort(dim=1).values
+    left = ranks.clone()
     base = torch.full_like(left, -(2**63))
     for shift in range(64 - _DIGIT, -1, -_DIGIT):
-        lows = base[:, None] + torch.arange(_SIZE)[None] * 2**shift
-        upto = torch.searchsorted(keys, lows + (2**shift - 1), right=True)
-        counts = reduce(upto - torch.searchsorted(keys, lows))
-        before = counts.cumsum(1) - counts
-        digit = (before + counts <= left[:, None]).sum(1)  # the bins that end before it
-        left = left - before.gather(1, digit[:, None])[:, 0]
-        base = lows.gather(1, digit[:, None])[:, 0]
-    return _to_values(base).tolist()
+        lows = base[..., None] + torch.arange(_SIZE) * 2**shift
+        upto = torch.searchsorted(keys, lows.flatten(1) + (2**shift - 1), right=True)
+        counts = reduce((upto - torch.searchsorted(keys, lows.flatten(1))).view_as(lows))
+        before = counts.cumsum(2) - counts
+        digit = (before + counts <= left[..., None]).sum(2, keepdim=True)  # the bins that end before it
+        left = left - before.gather(2, digit)[..., 0]
+        base = lows.gather(2, digit)[..., 0]
+    return _to_values(base)
 
 
-def quantiles(values: Tensor, levels: Sequence[float], total: int, reduce: Reduce) -> list[float]:
-    """Give exact quantiles of the numbers of all processes, interpolated linearly between neighbours, as NumPy does.
+def summaries(values: Tensor, levels: Sequence[float], bins: int, reduce: Reduce) -> list[Summary]:
+    """Give exact quantiles and a histogram of each quantity, over the samples of all processes.
 
-    Args:
-        values: This process's numbers, float64 (n,), n may be 0.
-        levels: In [0, 1].
-        total: Number of values of all processes, > 0.
-        reduce: Adds an int64 tensor over the processes.
-    """
-    places = [level * (total - 1) for level in levels]
-    ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
-    found = dict(zip(ranks, order_statistics(values, ranks, reduce), strict=True))
-    return [_between(found[math.floor(place)], found[math.ceil(place)], place % 1) for place in places]
-
-
-def histogram(values: Tensor, bins: int, reduce: Reduce) -> tuple[list[int], list[float]]:
-    """Count the finite numbers of all processes in equal bins from the smallest to the largest.
+    Quantiles are interpolated linearly between neighbours, as NumPy does. A histogram has equal bins from the smallest
+    to the largest finite number, its last bin with the right edge. All quantities go together: 10 sums are exchanged.
 
     Args:
-        values: This process's numbers, float64 (n,), n may be 0; what is not finite is left out.
+        values: This process's numbers, float64 (n, quantities), n may be 0.
+        levels: Of the quantiles, in [0, 1].
         bins: Number of bins, >= 1.
         reduce: Adds an int64 tensor over the processes.
 
     Returns:
-        Counts (bins,) and edges (bins + 1,), the same on every process; the last bin includes its right edge. Empty
-        lists if no number is finite.
+        One summary a quantity, the same on every process.
+
+    Raises:
+        ValueError: If no process has a sample.
     """
-    finite = values[values.isfinite()]
-    total = int(reduce(torch.tensor(len(finite))))
-    if total == 0:
-        return [], []
-    low, high = order_statistics(finite, [0, total - 1], reduce)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
-    index = (torch.searchsorted(edges, finite, right=True) - 1).clamp(0, bins - 1)
-    return reduce(torch.bincount(index, minlength=bins)).tolist(), edges.tolist()
+    finite = values.isfinite()
+    own = torch.stack([torch.ones_like(finite), values == -torch.inf, finite]).sum(1)
+    totals, below, within = reduce(own)
+    if not int(totals[0]):
+        msg = "There are no samples to summarise: give at least one process one."
+        raise ValueError(msg)
+    places = [level * (int(totals[0]) - 1) for level in levels]
+    ends = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
+    extremes = torch.stack([below, below + within - 1], dim=1).clamp(min=0).minimum(totals[:, None] - 1)
+    ranks = torch.cat([torch.tensor(ends).expand(len(totals), -1), extremes], dim=1)
+    found = order_statistics(values, ranks, reduce)
+    low, high = found[:, -2], found[:, -1]
+    half = torch.where(low == high, 0.5, 0.0)
+    edges = torch.stack(
+        [
+            torch.linspace(float(start), float(end), bins + 1, dtype=torch.float64)
+            for start, end in zip(low - half, high + half, strict=True)
+        ]
+    )
+    bin_of = (torch.searchsorted(edges, values.T.contiguous(), right=True) - 1).clamp(0, bins - 1)
+    counts = reduce(torch.zeros_like(edges[:, 1:], dtype=torch.int64).scatter_add_(1, bin_of, finite.T.long()))
+    result = []
+    for number, column in enumerate(found.tolist()):
+        known = dict(zip(ends, column, strict=False))
+        between = [_between(known[math.floor(place)], known[math.ceil(place)], place % 1) for place in places]
+        some = bool(within[number])
+        histogram = (counts[number].tolist(), edges[number].tolist()) if some else ([], [])
+        result.append(Summary(between, *histogram))
+    return result
 
 
 def _to_keys(values: Tensor) -> Tensor:
