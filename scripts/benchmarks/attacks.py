@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -190,6 +191,11 @@ class _Clock(Callback):
         del pl_module
         if trainer.is_global_zero:
             Path(self.path).write_text(str(time.perf_counter() - self._start))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        del trainer, pl_module, stage
+        if dist.is_initialized():  # a process that ends with its group alive now and then aborts
+            dist.destroy_process_group()
 
 
 def _small_cnn() -> nn.Sequential:

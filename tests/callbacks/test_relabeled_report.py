@@ -17,14 +17,15 @@ from theodolite.modules.classification import ImageClassifier, LinearNetwork
 from .classifiers import trainer
 
 
-def fit(tmp_path, *callbacks, **arguments):
+def fit(tmp_path, *callbacks, devices=1, **arguments):
     write_linear_checkpoint(tmp_path / "model.ckpt")
     attack = PGD(norm="l2", eps=0.5, steps=5, random_start=False)
     data = RelabeledDataModule(
         Dots(val_samples=23), str(tmp_path / "model.ckpt"), attack, "predicted", "fooled",
         data_dir=str(tmp_path / "sets"), **arguments,
     )  # fmt: skip
-    run = trainer(tmp_path / "run", *callbacks)
+    strategy = "ddp_spawn" if devices > 1 else "auto"
+    run = trainer(tmp_path / "run", *callbacks, devices=devices, strategy=strategy)
     run.fit(ImageClassifier(LinearNetwork(3, (1, 6, 6)), 3), datamodule=data)
     return data, run
 
@@ -53,6 +54,24 @@ def test_tables_and_numbers_are_those_of_the_set(tmp_path):
     for name, value in data.statistics().items():
         assert float(logged[f"train/relabeled/{name}"]) == pytest.approx(value)
     assert (tmp_path / "run/figures/train/relabeled_examples.png").is_file()
+
+
+@pytest.mark.ddp
+def test_two_processes_write_what_one_does(tmp_path):
+    found = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        data, run = fit(folder, RelabeledReport(num_images=3), devices=devices)
+        tables = {path.name: table(path) for path in (folder / "run/tables/train").iterdir()}
+        assert (folder / "run/figures/train/relabeled_examples.png").is_file()
+        logged = {name: float(value) for name, value in run.callback_metrics.items() if "/relabeled/" in name}
+        found.append((tables, logged))
+        if devices == 1:
+            assert len(data.numbers("train")) % 2 == 1
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 2
+    assert len(found[0][1]) > 3
 
 
 def test_no_figure_where_none_is_asked_for(tmp_path):
