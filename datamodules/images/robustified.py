@@ -32,6 +32,7 @@ class RobustifiedDataModule(GeneratedDataModule):
         checkpoint: Of the model that represents, an :class:`ImageClassifier` trained by ``theodolite fit``.
         steps: Gradient steps, >= 1; 1000 in the paper.
         step_size: L2 length of a step, in pixels of [0, 1], > 0.
+        bfloat16: Descend in bfloat16 where autocast knows how: faster, and far finer than the distances left.
         data_dir: As in :class:`GeneratedDataModule`, and so the others.
         shard_size: Images in a file, and in a batch of the descent.
         crop_padding: Augment training images by shifts of up to so many pixels; 0 for none.
@@ -54,6 +55,7 @@ class RobustifiedDataModule(GeneratedDataModule):
         checkpoint: str,
         steps: int = 1000,
         step_size: float = 0.1,
+        bfloat16: bool = False,
         data_dir: str = "data/generated",
         shard_size: int = 500,
         crop_padding: int = 0,
@@ -72,10 +74,11 @@ class RobustifiedDataModule(GeneratedDataModule):
             raise ValueError(msg)
         self.steps = steps
         self.step_size = step_size
+        self.bfloat16 = bfloat16
 
     def settings(self) -> dict[str, Any]:
         """Give the settings of the descent."""
-        return {"steps": self.steps, "step_size": self.step_size}
+        return {"steps": self.steps, "step_size": self.step_size, "bfloat16": self.bfloat16}
 
     def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Match the representation of images, from others."""
@@ -85,18 +88,20 @@ class RobustifiedDataModule(GeneratedDataModule):
             wanted = represent(images)
         # a training image, for validation images too: nothing of the held-out ones gets into the starts
         start = self.originals(draw_others(numbers, self._sizes[0], self.set_seed)).to(model.device)
-        made = pgd(
-            represent,
-            start,
-            wanted,
-            norm="l2",
-            eps=float("inf"),
-            step_size=self.step_size,
-            steps=self.steps,
-            random_start=False,
-            targeted=True,
-            objective=lambda features, goal: torch.linalg.vector_norm(features - goal, dim=1),
-        )
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bfloat16):
+            made = pgd(
+                represent,
+                start,
+                wanted,
+                norm="l2",
+                eps=float("inf"),
+                step_size=self.step_size,
+                steps=self.steps,
+                random_start=False,
+                targeted=True,
+                objective=lambda features, goal: torch.linalg.vector_norm(features.float() - goal, dim=1),
+                full_precision=not self.bfloat16,
+            )
         return made, self.source_labels[numbers].to(model.device)
 
     def statistics(self) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""A tiny set of images and a checkpoint of a model for it, as the command line writes them."""
+"""A tiny set of images, a checkpoint of a model for it as the command line writes them, and the sets it makes."""
 
 import torch
 
+from theodolite.datamodules import RelabeledDataModule, RobustifiedDataModule
 from theodolite.datamodules.images import ImageDataModule
+from theodolite.modules.attacks import PGD
 from theodolite.modules.classification import ImageClassifier, LinearNetwork, SmallCNN
 
 
@@ -50,3 +52,31 @@ def _write(path, network, sizes):
     content = {"state_dict": model.state_dict(), "hyper_parameters": hyperparameters}
     torch.save({**content, "pytorch-lightning_version": "2.6.6"}, path)
     return model.eval()
+
+
+def attack(**kwargs):
+    return PGD(**{"norm": "l2", "eps": 0.5, "steps": 5, "random_start": False, "targeted": True, **kwargs})
+
+
+def relabeled(folder, source=None, settings=None, no_attack=False, **kwargs):
+    if not (folder / "model.ckpt").is_file():
+        write_checkpoint(folder / "model.ckpt")
+    source = source or Dots(val_samples=23)
+    settings = None if no_attack else settings or attack()
+    return RelabeledDataModule(
+        source, str(folder / "model.ckpt"), settings, data_dir=str(folder / "sets"),
+        **{"shard_size": 20, "targets": "next", **kwargs},
+    )  # fmt: skip
+
+
+def robustified(folder, **kwargs):
+    if not (folder / "model.ckpt").is_file():
+        write_checkpoint(folder / "model.ckpt")
+    return RobustifiedDataModule(
+        Dots(val_samples=23), str(folder / "model.ckpt"), data_dir=str(folder / "sets"),
+        **{"shard_size": 20, "steps": 30, "step_size": 0.05, **kwargs},
+    )  # fmt: skip
+
+
+def whole(dataset):
+    return dataset.__getitems__(range(len(dataset)))

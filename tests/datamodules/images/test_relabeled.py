@@ -1,0 +1,135 @@
+"""What is in relabeled sets and their controls."""
+
+import numpy as np
+import pytest
+import torch
+
+from theodolite.datamodules.images.relabeled import draw_targets
+from theodolite.modules.classification import ImageClassifier
+
+from .made_by_hand import attack, relabeled, whole, write_linear_checkpoint
+
+
+def test_images_are_attacked_towards_their_new_labels_and_the_test_set_is_as_it_was(tmp_path):
+    data = relabeled(tmp_path)
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    first = 0
+    for split in ("train", "val"):
+        before, after = whole(data.source.dataset(split)), whole(data.dataset(split))
+        assert torch.equal(after.y, (before.y + 1) % 3)
+        moved = torch.linalg.vector_norm((after.x - before.x).flatten(1), dim=1)
+        assert 0.3 < moved.max() <= 0.5 * (1 + 1e-5)
+        assert torch.equal(after.sample_id, before.sample_id)
+        numbers = torch.arange(first, first + len(before.y))
+        first += len(before.y)
+        again = attack()(model, before.x, after.y, sample_id=numbers)
+        torch.testing.assert_close(after.x, again, rtol=0, atol=1e-4)  # other batches, other roundings
+    assert torch.equal(whole(data.dataset("test")).x, whole(data.source.dataset("test")).x)
+    assert torch.equal(whole(data.dataset("test")).y, whole(data.source.dataset("test")).y)
+    assert (data.num_classes, data.input_shape) == (3, (1, 6, 6))
+
+
+def test_statistics_are_those_of_the_model_on_the_stored_images(tmp_path):
+    data = relabeled(tmp_path, targets="random")
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    before = torch.cat([whole(data.source.dataset(split)).y for split in ("train", "val")])
+    parts = [whole(data.dataset(split)) for split in ("train", "val")]
+    predicted = torch.cat([model(part.x).argmax(1) for part in parts])
+    labels = torch.cat([part.y for part in parts])
+    found = data.statistics()
+    assert found["fooled"] == pytest.approx((predicted == labels).double().mean().item())
+    assert found["still_correct"] == pytest.approx((predicted == before).double().mean().item())
+    assert found["label_kept"] == pytest.approx((labels == before).double().mean().item())
+    assert "% fool the model" in data.report()
+
+
+def test_targets_follow_their_rules_whatever_the_batch():
+    numbers = torch.arange(30_000)
+    labels = numbers % 3
+    drawn = {rule: draw_targets(labels, numbers, rule, 3, seed=0) for rule in ("random", "next", "other")}
+    assert torch.equal(drawn["next"], (labels + 1) % 3)
+    assert (drawn["other"] != labels).all()
+    part = slice(17, 40)
+    for rule, targets in drawn.items():
+        assert torch.equal(draw_targets(labels[part], numbers[part], rule, 3, seed=0), targets[part])
+        if rule != "next":
+            assert not torch.equal(draw_targets(labels, numbers, rule, 3, seed=1), targets)
+    for rule, choices in (("random", 3), ("other", 2)):
+        shift = (drawn[rule] - labels) % 3
+        shares = torch.stack([((labels == y) & (shift == s)).sum() for y in range(3) for s in range(3 - choices, 3)])
+        expected = 10_000 / choices
+        assert ((shares - expected).abs() < 4 * expected**0.5).all()  # 4 standard deviations
+    assert torch.equal(draw_targets(labels % 2, numbers, "other", 2, seed=0), 1 - labels % 2)
+
+
+def test_controls_serve_the_same_labels_with_other_images(tmp_path):
+    data = relabeled(tmp_path)
+    after = whole(data.dataset("train"))
+    before = whole(data.source.dataset("train"))
+    plain = whole(relabeled(tmp_path, control="unperturbed").dataset("train"))
+    assert torch.equal(plain.x, before.x)
+    assert torch.equal(plain.y, after.y)
+    noisy = relabeled(tmp_path, control="noise")
+    noise = whole(noisy.dataset("train"))
+    assert torch.equal(noise.y, after.y)
+    lengths, expected = (torch.linalg.vector_norm((x - before.x).flatten(1), dim=1) for x in (noise.x, after.x))
+    inside = ((noise.x > 0) & (noise.x < 1)).flatten(1).all(1)
+    torch.testing.assert_close(lengths[inside], expected[inside], rtol=1e-4, atol=1e-6)
+    assert (lengths <= expected + 1e-6).all()
+    assert inside.sum() > 20
+    assert torch.equal(noisy.dataset("train").__getitems__([7, 3]).x, noise.x[[7, 3]])
+    assert len(list((tmp_path / "sets").iterdir())) == 1  # no attack was run again
+
+
+def untargeted(folder, **kwargs):
+    write_linear_checkpoint(folder / "model.ckpt")
+    settings = {"settings": attack(targeted=False), "targets": "predicted", "keep": "fooled", **kwargs}
+    return relabeled(folder, **settings)
+
+
+def test_only_images_that_fool_the_model_are_kept_with_its_wrong_label(tmp_path):
+    data, everything = untargeted(tmp_path), untargeted(tmp_path, keep="all")
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    for split in ("train", "val"):
+        before, made = whole(data.source.dataset(split)), whole(everything.dataset(split))
+        assert torch.equal(made.y, model(made.x).argmax(1))
+        expected = (model(before.x).argmax(1) == before.y) & (made.y != before.y)
+        assert 0 < expected.sum() < len(before.y)
+        after = whole(data.dataset(split))
+        assert torch.equal(after.x, made.x[expected])
+        assert torch.equal(after.y, made.y[expected])
+        assert torch.equal(after.sample_id, torch.arange(int(expected.sum())))
+        for control, images in (("unperturbed", before.x[expected]), ("noise", None)):
+            other = whole(untargeted(tmp_path, control=control).dataset(split))
+            assert torch.equal(other.y, after.y)
+            assert images is None or torch.equal(other.x, images)
+    assert data.statistics()["fooled"] == 1
+    assert data.statistics()["kept"] < 1 == everything.statistics()["kept"]
+    assert len(list((tmp_path / "sets").iterdir())) == 1
+    assert sum(len(batch.y) for batch in data.train_dataloader()) == len(data.dataset("train"))
+
+
+def test_targets_that_are_reached_from_known_images_are_kept(tmp_path):
+    write_linear_checkpoint(tmp_path / "model.ckpt")
+    data = relabeled(tmp_path, targets="random", keep="fooled")
+    label, original = data.field("label"), data.source_labels.numpy()
+    expected = (data.field("before") == original) & (data.field("predicted") == label) & (label != original)
+    assert np.array_equal(data.kept(), expected)
+    assert 0 < expected.sum() < len(expected)
+
+
+def test_a_weak_models_errors_are_kept_as_they_are(tmp_path):
+    write_linear_checkpoint(tmp_path / "model.ckpt")
+    data = relabeled(tmp_path, targets="predicted", keep="wrong", no_attack=True)
+    model = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval()
+    before, after = whole(data.source.dataset("train")), whole(data.dataset("train"))
+    seen = model(before.x).argmax(1)
+    assert 0 < (seen != before.y).sum() < len(seen)
+    assert torch.equal(after.x, before.x[seen != before.y])
+    assert torch.equal(after.y, seen[seen != before.y])
+    assert data.statistics()["moved"] == 0
+
+
+def test_a_set_of_which_nothing_is_kept_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"\(keep='fooled'\): none of the 100 images \(train\) is kept; .* % fool"):
+        untargeted(tmp_path, settings=attack(targeted=False, eps=0.0)).dataset("train")
