@@ -30,7 +30,7 @@ class LevelSetComponents(Callback):
 
     Logs, for each level L, ``test/components/number/level_L``, and ``test/components/connected/level_L``, the share of
     pairs that were connected directly. Writes a table of the pairs and a figure of the graphs. On several ranks the
-    beads are shared out.
+    networks, the beads and the points that are tested are shared out.
 
     Args:
         levels: Levels of the training loss.

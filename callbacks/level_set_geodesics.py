@@ -47,7 +47,8 @@ class LevelSetGeodesics(Callback):
     units of the level). With the convention ``both`` these are the authors', and those of certified paths are under
     ``test/geodesic/certified/``. With published values also ``test/geodesic/length_agreement`` and
     ``.../beads_agreement``: the share of published levels at which the length is within two published error bars, and
-    the beads within 20 %. Writes a table and a figure. On several ranks the beads of a level are shared out.
+    the beads within 20 %. Writes a table and a figure. On several ranks the networks, the beads and the
+    points that are tested are shared out.
 
     Args:
         levels: Levels, in units of the metric: an error is a share in [0, 1].

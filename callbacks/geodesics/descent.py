@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .landscape import Landscape
+from .ranks import share
 
 __all__ = ["LARGE", "clipped", "descend", "snapshots"]
 
@@ -111,7 +112,7 @@ def snapshots(
     optimizer: Literal["adam", "sgd"] = "adam",
     clip: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
-    """Train points once, and keep each as it was when first seen below each level.
+    """Train points once, and keep each as it was when first seen below each level; each process trains its share.
 
     Args:
         landscape: Gives the training loss, and the quantity of the level.
@@ -127,28 +128,37 @@ def snapshots(
     Returns:
         The snapshots, (L, n, P), and which levels were reached, (L, n) bool.
     """
-    parts = points.split(max(_NUMBERS // points.shape[1], 1))
-    if len(parts) > 1:
-        options = {"lr": lr, "max_steps": max_steps, "block": block, "optimizer": optimizer, "clip": clip}
-        results = [snapshots(landscape, part, levels, **options) for part in parts]
-        kept, reached = (torch.cat(column, dim=1) for column in zip(*results, strict=True))
+
+    def train(points: Tensor) -> tuple[Tensor, Tensor]:
+        parts = points.split(max(_NUMBERS // points.shape[1], 1))
+        rows = (_snapshots(landscape, _Rows(part, lr, optimizer, clip), levels, max_steps, block) for part in parts)
+        kept, reached = (torch.cat(column) for column in zip(*rows, strict=True))
         return kept, reached
+
+    kept, reached = share(train, points)
+    return kept.transpose(0, 1), reached.T
+
+
+def _snapshots(
+    landscape: Landscape, rows: _Rows, levels: Sequence[float], max_steps: int, block: int
+) -> tuple[Tensor, Tensor]:
+    """Train rows together; gives what was kept, (n, L, P), and which levels were reached, (n, L)."""
+    points = rows.points
     limits = torch.tensor(levels, dtype=points.dtype, device=points.device)
-    kept = points.expand(len(levels), *points.shape).clone()
-    reached = torch.zeros(len(levels), len(points), dtype=torch.bool, device=points.device)
-    rows = _Rows(points, lr, optimizer, clip)
+    kept = points[:, None].repeat(1, len(levels), 1)
+    reached = torch.zeros(len(points), len(levels), dtype=torch.bool, device=points.device)
     for step in range(max_steps):
         losses, gradient = landscape.gradient(rows.points, step)
         if block:
             looked = step > 0 and step % block == 0
             losses = landscape.values(rows.points) if looked else torch.full_like(losses, float("inf"))
-        new = (losses < limits[:, None]) & ~reached[:, rows.index]
-        for number, mask in enumerate(new if bool(new.any()) else []):
-            kept[number, rows.index[mask]] = rows.points[mask]
-            reached[number, rows.index[mask]] = True
+        new = (losses[:, None] < limits) & ~reached[rows.index]
+        for number, mask in enumerate(new.T if bool(new.any()) else []):
+            kept[rows.index[mask], number] = rows.points[mask]
+            reached[rows.index[mask], number] = True
         rows.step(gradient)
         if bool(new.any()):
-            rows.keep(~reached[:, rows.index].all(0))
+            rows.keep(~reached[rows.index].all(1))
             if not len(rows.index):
                 break
     return kept, reached

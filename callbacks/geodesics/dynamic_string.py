@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .landscape import Landscape
-from .profile import Profile, certify
-from .ranks import rank_and_size, share
+from .profile import certify
+from .ranks import rank_and_size
 from .settings import Settings
 from .training import Training
 
@@ -55,8 +55,8 @@ def dynamic_strings(
     1. A segment passes when its highest value is at most ``accept`` times the level; one that does not gets a bead
     between its ends, which is trained to ``bead`` times the level. As soon as a bead is done its two segments are
     tested: slow beads hold up nobody else. A bead that stays above what is accepted, or a segment that fails after
-    ``max_passes`` halvings, ends the search of its pair. On several processes beads and segments are shared out; the
-    result is that of one.
+    ``max_passes`` halvings, ends the search of its pair. On several processes beads and tested points are shared
+    out; the result is that of one.
 
     Args:
         landscape: The loss.
@@ -114,8 +114,16 @@ def _failing(
         for pair, first, last in todo:
             strings[pair].passed.add((first, last))
         return []
+    profiles = certify(
+        landscape,
+        torch.stack([strings[pair].beads[first] for pair, first, _ in todo]),
+        torch.stack([strings[pair].beads[last] for pair, _, last in todo]),
+        grid=settings.grid,
+        tolerance=settings.tolerance * abs(level) if settings.refine else None,
+        ceiling=settings.accept * level,
+    )
     splits = []
-    for segment, profile in zip(todo, _profiles(landscape, strings, todo, level, settings), strict=True):
+    for segment, profile in zip(todo, profiles, strict=True):
         pair, *ends = segment
         if profile.maximum <= settings.accept * level:
             strings[pair].passed.add((ends[0], ends[1]))
@@ -140,29 +148,6 @@ def _insert(
         string.alive = string.alive and value <= accepted
         halves += [(pair, first, middle), (pair, middle, last)]
     return halves
-
-
-def _profiles(
-    landscape: Landscape, strings: Sequence[_String], todo: Sequence[_Segment], level: float, settings: Settings
-) -> list[Profile]:
-    """Test segments, each process its share: of each come the highest value and where it is."""
-
-    def work(rows: Tensor) -> tuple[Tensor, ...]:
-        starts, ends = rows.chunk(2, dim=1)
-        profiles = certify(
-            landscape,
-            starts,
-            ends,
-            grid=settings.grid,
-            tolerance=settings.tolerance * abs(level) if settings.refine else None,
-            ceiling=settings.accept * level,
-        )
-        places = rows.new_tensor([[profile.highest, profile.maximum] for profile in profiles])
-        return (places,)
-
-    rows = torch.stack([torch.cat([strings[q].beads[first], strings[q].beads[last]]) for q, first, last in todo])
-    (places,) = share(work, rows)
-    return [Profile(place[:1], place[1:]) for place in places]
 
 
 def _restore(state: FilePath | None, starts: Tensor, ends: Tensor, size: int) -> list[_String]:

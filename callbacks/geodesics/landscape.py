@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
+from .ranks import share
 
 __all__ = [
     "Landscape",
@@ -49,6 +50,10 @@ class Landscape(ABC):
     @abstractmethod
     def values(self, points: Tensor) -> Tensor:
         """Give the quantity of the level at each point, (n,), without gradient; points (n, P)."""
+
+    def values_together(self, points: Tensor) -> Tensor:
+        """Give :meth:`values`, each process evaluating its share; all must call it, with the same points."""
+        return share(lambda part: (self.values(part),), points)[0]
 
 
 class Surface(Landscape):

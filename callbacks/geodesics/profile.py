@@ -49,6 +49,8 @@ def certify(
     highest value by more than ``tolerance`` are halved, until there are none. A bump of constant slopes that is at
     least four grid steps wide cannot be missed; what is narrower than a step can, by any finite test.
 
+    On several processes each evaluates its share of the points; all must call it, with the same segments.
+
     Args:
         landscape: Gives the values.
         starts: First ends, (S, P).
@@ -114,7 +116,7 @@ def _interpolated(landscape: Landscape, starts: Tensor, ends: Tensor, segment: T
     # slices bound the memory of the points themselves, which for a large network exceeds that of its activations
     rows = max(2**26 // max(starts.shape[1] * starts.element_size(), 1), 1)
     values = [
-        landscape.values(torch.lerp(starts[s], ends[s], part[:, None]))
+        landscape.values_together(torch.lerp(starts[s], ends[s], part[:, None]))
         for s, part in zip(segment.split(rows), t.split(rows), strict=True)
     ]
     return torch.cat(values)

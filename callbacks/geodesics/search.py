@@ -146,7 +146,7 @@ def _tested(
 
 
 def _check_ends(landscape: Landscape, ends: Tensor, accepted: float) -> None:
-    values = landscape.values(ends)
+    values = landscape.values_together(ends)
     worst = float(values.max())
     if math.isnan(worst):
         msg = "connect: the value of an end is not a number; check its weights (a diverged training?) and the batches."
