@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
@@ -115,6 +116,7 @@ class TheodoliteCLI(LightningCLI):
         """Plan the run: its directory, and the checkpoint that ``last`` or ``best`` stands for."""
         config = self.config[str(self.subcommand)]
         _check_limits(config.trainer)
+        _avoid_emulation(config.trainer)
         experiment = config.experiment or config.model.class_path.rpartition(".")[2]
         runs_dir = Path(config.runs_dir)
         resumed = self.subcommand == "fit" and config.ckpt_path == "last"
@@ -309,6 +311,22 @@ def _check_limits(trainer: Any) -> None:
                 "--trainer.fast_dev_run 1 for one batch, or leave it out for all."
             )
             raise ValueError(msg)
+
+
+def _avoid_emulation(trainer: Any) -> None:
+    """Use float32 where bfloat16 was asked for its speed, and this machine would only emulate it."""
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    if trainer.precision == "bf16-mixed" and on_cpu and not has_bfloat16():
+        trainer.precision = "32-true"
+        rank_zero_info(
+            "--trainer.precision bf16-mixed: this CPU has no instructions for bfloat16, which makes it about ten times "
+            "slower than float32; 32-true is used."
+        )
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether the CPU computes in bfloat16; yes where the machine does not say."""
+    return not cpuinfo.is_file() or "bf16" in cpuinfo.read_text()
 
 
 def global_rank() -> int:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from theodolite.modules.classification import (
     CIFAR10TutorialCNN,
@@ -14,6 +15,7 @@ from theodolite.modules.classification import (
     SmallCNN,
     TorchvisionNetwork,
 )
+from theodolite.modules.classification.tutorial_networks import _ResponseNorm
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,13 @@ def test_tutorial_network_sees_the_standardised_centre():
     framed[:, :, 4:8] = 0
     assert not torch.allclose(network(framed), expected, rtol=1e-3)
     assert network(torch.zeros(1, 3, 32, 32)).isfinite().all()
+
+
+def test_tutorial_response_norm_is_that_of_torch():
+    """torch divides alpha by the number of channels, TensorFlow does not."""
+    x = (20 * torch.randn(2, 64, 5, 5, dtype=torch.float64)).requires_grad_()
+    ours, theirs = _ResponseNorm()(x), nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)(x)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(x)
+    gradients = [torch.autograd.grad((weights * y).sum(), x)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
