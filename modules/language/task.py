@@ -15,8 +15,8 @@ __all__ = ["IGNORED", "LanguageModel"]
 #: A target that is none: padding behind the end of a text.
 IGNORED = -100
 
-#: Tokens decoded at once: their logits fill this many rows of V numbers.
-_ROWS = 4096
+#: Tokens decoded at once: their logits, of V numbers each, should stay in the cache until they are summed up.
+_ROWS = 256
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
