@@ -39,7 +39,7 @@ def mix_terms(terms: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     first, *others = zip(terms, weight.split([term.shape[1] for term in terms], dim=1), strict=True)
     result = F.linear(*first, bias)
     for term, part in others:
-        result.addmm_(term, part.t())
+        result.addmm_(term.to(result.dtype), part.t().to(result.dtype))  # autocast leaves methods in place alone
     return result
 
 

@@ -178,3 +178,15 @@ def test_random_features_depend_on_the_sample_number_alone(kind):
 def test_bad_sizes_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         LGNN(**{"num_classes": 2, **arguments})
+
+
+@pytest.mark.parametrize("network", [GNN(num_classes=2, width=6, depth=2), LGNN(num_classes=2, width=6, depth=2)])
+def test_autocast_changes_rounding_only(network):
+    """In training and in inference, which computes without copies."""
+    batch = Batch.from_data_list([random_graph(seed=s) for s in range(2)])
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            expected = network(batch)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(batch)
+        torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
