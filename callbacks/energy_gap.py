@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .comparison import mean_and_standard_error
 from .geodesics.settings import Settings
+from .geodesics.status import stage, status_line
 from .geodesics.width import (
     Activation,
     constructed,
@@ -18,7 +19,7 @@ from .geodesics.width import (
     trained_networks,
     two_layer_loss,
 )
-from .media import log_figure, log_table
+from .media import log_figure, log_table, shows_progress
 from .training_batches import away_from_inference
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class EnergyGap(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, find the paths, and report."""
         rows = []
-        with away_from_inference():
+        with away_from_inference(), status_line(show=shows_progress(trainer)):
             for inputs in self.dimensions:
                 gaps = torch.tensor([self._gaps(inputs, units) for units in self.widths], dtype=torch.float64)
                 means, errors = mean_and_standard_error(gaps.T)
@@ -114,6 +115,7 @@ class EnergyGap(Callback):
         """Give the gap of each pair; the problem of pair k is the same at every width."""
         gaps = []
         for pair in range(self.pairs):
+            stage(f"{inputs} inputs, {units} units: pair {pair + 1} of {self.pairs}.")
             generator = torch.Generator().manual_seed(self.seed + 1000 * inputs + pair)
             x, y = random_problem(inputs, self.num_samples, self.activation, generator)
             surface = two_layer_loss(x, y, units, self.activation, self.penalty)

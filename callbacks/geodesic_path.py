@@ -17,8 +17,9 @@ from .geodesics.path import Path, barrier
 from .geodesics.profile import along
 from .geodesics.search import Method, find_paths
 from .geodesics.settings import AUTHORS, Settings
+from .geodesics.status import status_line
 from .held_out import EvaluationMeasurement
-from .media import log_figure, run_directory
+from .media import log_figure, run_directory, shows_progress
 from .reference import check_reference, reference_state
 from .training_batches import away_from_inference, gather_batches, training_batches
 
@@ -122,7 +123,7 @@ class GeodesicPath(EvaluationMeasurement):
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Search for the path, at the quantity of the stage."""
-        with away_from_inference(), as_measured(pl_module):
+        with away_from_inference(), as_measured(pl_module), status_line(show=shows_progress(trainer)):
             batches = training_batches(trainer, pl_module, self.num_batches)
             held = gather_batches(trainer, pl_module, self._evaluated) or None
             landscapes = {

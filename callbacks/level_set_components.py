@@ -13,8 +13,9 @@ from .geodesics.components import components
 from .geodesics.descent import snapshots
 from .geodesics.figures import draw_components
 from .geodesics.landscape import ModelLandscape, as_measured
+from .geodesics.status import status_line
 from .level_set_geodesics import fresh_points
-from .media import log_figure, log_table
+from .media import log_figure, log_table, shows_progress
 from .training_batches import away_from_inference, training_batches
 
 __all__ = ["LevelSetComponents"]
@@ -69,7 +70,7 @@ class LevelSetComponents(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
         graphs: dict[float, tuple[Tensor, Tensor]] = {}
-        with away_from_inference(), as_measured(pl_module):
+        with away_from_inference(), as_measured(pl_module), status_line(show=shows_progress(trainer)):
             landscape = ModelLandscape(pl_module, training_batches(trainer, pl_module, 0))
             starts = fresh_points(pl_module, self.networks, trainer.strategy.broadcast(torch.initial_seed()))
             networks, reached = snapshots(landscape, starts, self.levels, lr=self.settings.lr, max_steps=self.max_steps)

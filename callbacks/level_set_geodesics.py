@@ -1,7 +1,11 @@
 """Train many pairs of a network to each of several levels, and connect them: length and beads against level."""
 
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,11 +18,15 @@ from torch.nn.modules.dropout import _DropoutNd
 from .comparison import mean_and_standard_error
 from .geodesic_path import Metric, settings_of
 from .geodesics.descent import LARGE, snapshots
+from .geodesics.kept import once
 from .geodesics.landscape import Landscape, ModelLandscape, as_measured, flat, own_error, unflat
 from .geodesics.memory import Remembered
+from .geodesics.ranks import rank_and_size
 from .geodesics.search import find_paths
 from .geodesics.settings import Settings
+from .geodesics.status import status_line
 from .level_set_report import COLUMNS, agreements, show_levels
+from .media import shows_progress
 from .training_batches import away_from_inference, gather_batches, training_batches
 
 __all__ = ["LevelSetGeodesics"]
@@ -75,6 +83,10 @@ class LevelSetGeodesics(Callback):
         max_passes: Most times that all open segments are split.
         published: Published points, each ``[level, length, error of the length, beads]``.
         mark: A level to be marked in the figure, e.g. that below which no constant function lies.
+        resume: Folder, which all ranks see, in which networks, beads and levels that are done are kept until the end:
+            a measurement that was killed and is started again goes on there. They lie in a folder named by a digest of
+            the settings, the initial networks and the data, so they never serve another measurement. ``None`` keeps
+            nothing.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -104,6 +116,7 @@ class LevelSetGeodesics(Callback):
         max_passes: int = 10,
         published: Sequence[Sequence[float]] = (),
         mark: float | None = None,
+        resume: str | None = None,
     ) -> None:
         if not levels or min(levels) <= 0:
             msg = f"LevelSetGeodesics(levels={list(levels)}): give levels above 0, e.g. [0.1, 0.05]."
@@ -148,6 +161,7 @@ class LevelSetGeodesics(Callback):
         self.count: Literal["all", "weights"] = count
         self.published = [list(map(float, point)) for point in published]
         self.mark = mark
+        self.resume = FilePath(resume).expanduser() if resume is not None else None
         self._held_out: list[Any] = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,20 +186,21 @@ class LevelSetGeodesics(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
-        with away_from_inference(), as_measured(pl_module):
+        with away_from_inference(), as_measured(pl_module), status_line(show=shows_progress(trainer)):
             seed = trainer.strategy.broadcast(torch.initial_seed())
             starts = fresh_points(pl_module, self.networks, seed)
             landscape = self._landscape(trainer, pl_module, seed)
             limits = [self.ends * level for level in self.levels]
-            networks, reached = snapshots(landscape, starts, limits, **self.training)
+            kept = self._kept(trainer, landscape, starts)
+            networks, reached = snapshots(landscape, starts, limits, **self.training, kept=kept)
             if starts.shape[1] >= LARGE:  # a value costs far more than recognising the point
                 landscape = Remembered(landscape)
             rows = {
                 name: [
-                    self._connect(landscape, points[low], level, settings)
+                    self._connect(landscape, points[low], level, name, kept)
                     for level, points, low in zip(self.levels, networks, reached, strict=True)
                 ]
-                for name, settings in self.searches.items()
+                for name in self.searches
             }
         for name, part in rows.items():
             for row in part:
@@ -194,6 +209,9 @@ class LevelSetGeodesics(Callback):
             pl_module.log(f"test/geodesic/{name}_agreement", value, sync_dist=True, batch_size=1)
         show_levels(trainer, rows, self.published, self.mark)
         self._held_out = []
+        trainer.strategy.barrier("LevelSetGeodesics")
+        if kept is not None and trainer.is_global_zero:
+            shutil.rmtree(kept, ignore_errors=True)
 
     def _landscape(self, trainer: Trainer, pl_module: LightningModule, seed: int) -> ModelLandscape:
         if self.metric == "error" and not callable(getattr(pl_module, "error", None)):
@@ -209,7 +227,29 @@ class LevelSetGeodesics(Callback):
             training=as_trained(trainer, pl_module, seed) if differs_in_training(trainer, pl_module) else None,
         )
 
-    def _connect(self, landscape: Landscape, points: Tensor, level: float, settings: Settings) -> list[float]:
+    def _kept(self, trainer: Trainer, landscape: ModelLandscape, starts: Tensor) -> FilePath | None:
+        """Give the folder of what this measurement has so far."""
+        if self.resume is None:
+            return None
+        settings = (self.levels, self.pairs, self.metric, self.ends, self.count, self.searches, self.training)
+        digest = hashlib.blake2b(repr((settings, trainer.precision)).encode(), digest_size=8)
+        digest.update(starts.cpu().numpy().tobytes())
+        for batches in (landscape.batches[:1], landscape.level_batches):
+            apply_to_collection(batches, Tensor, lambda part: digest.update(part.cpu().numpy().tobytes()))
+        return self.resume / trainer.strategy.broadcast(digest.hexdigest())
+
+    def _connect(
+        self, landscape: Landscape, points: Tensor, level: float, name: str, kept: FilePath | None
+    ) -> list[float]:
+        """Connect networks two by two, or take the row of the level that was kept."""
+        file = kept / f"{name}-{level:g}.pt" if kept else None
+        state = file.with_suffix(".beads") if file else None
+        search = partial(self._search, landscape, points, level, self.searches[name], state)
+        return once(file, search, writes=rank_and_size()[0] == 0)
+
+    def _search(
+        self, landscape: Landscape, points: Tensor, level: float, settings: Settings, state: FilePath | None
+    ) -> list[float]:
         """Connect networks two by two; gives the row of the level, NaN where no pair was connected."""
         first, second = pair_up(len(points), self.networks, self.pairs)
         pairs = len(first)
@@ -217,7 +257,8 @@ class LevelSetGeodesics(Callback):
             rank_zero_warn(
                 f"level {level:g}: {pairs} of {self.pairs} pairs got there in {self.training['max_steps']} steps."
             )
-        paths = find_paths(landscape, points[first], points[second], level, "dss", settings) if pairs else []
+        ends = points[first], points[second]
+        paths = find_paths(landscape, *ends, level, "dss", settings, state=state) if pairs else []
         found = [path for path in paths if path.connected]
         if not found:
             return [level, pairs, 0.0, *[float("nan")] * 5]

@@ -1,12 +1,11 @@
 """Keep a network as it was when it first fell below each of several levels."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from .geodesics.kept import write
 from .media import run_directory
 
 __all__ = ["LevelSetSnapshots"]
@@ -72,8 +71,5 @@ class LevelSetSnapshots(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         path = run_directory(trainer) / "snapshots" / f"level_{level:g}.ckpt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
         place = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
-        torch.save({"state_dict": pl_module.state_dict(), "level": level, "value": value, **place}, partial)
-        os.replace(partial, path)  # noqa: PTH105  # atomic: a killed run never leaves half a snapshot
+        write(path, {"state_dict": pl_module.state_dict(), "level": level, "value": value, **place})

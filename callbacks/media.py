@@ -103,3 +103,8 @@ def log_histogram(trainer: Trainer, key: str, counts: Sequence[int], edges: Sequ
     picture = wandb.Histogram(np_histogram=(np.array(counts), np.array(edges)))
     for logger in loggers:
         logger.log_metrics({key: picture}, trainer.global_step)  # pyright: ignore[reportArgumentType]
+
+
+def shows_progress(trainer: Trainer) -> bool:
+    """Tell whether this process shows progress on the terminal."""
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None

@@ -1,13 +1,18 @@
 """Train many parameter vectors at once, each until it is low enough."""
 
+import hashlib
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path as FilePath
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .kept import once
 from .landscape import Landscape
 from .ranks import share
+from .status import detail, stage
 
 __all__ = ["LARGE", "clipped", "descend", "snapshots"]
 
@@ -96,6 +101,7 @@ def descend(
             step += 1
         now = landscape.values(rows.points)
         done[rows.index], values[rows.index] = rows.points, now
+        detail(f"Beads: {len(now)}, step {step} of {max_steps}, {float(now.min()):.4g} (to {target:.4g}).")
         if bool((now < target).any()):
             rows.keep(~(now < target))
     return done, values
@@ -111,6 +117,7 @@ def snapshots(
     block: int = 0,
     optimizer: Literal["adam", "sgd"] = "adam",
     clip: float = float("inf"),
+    kept: FilePath | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train points once, and keep each as it was when first seen below each level; each process trains its share.
 
@@ -124,6 +131,7 @@ def snapshots(
             every step.
         optimizer: Adam or plain gradient descent.
         clip: Gradients are scaled to at most this norm, > 0.
+        kept: Folder in which the networks that are done are kept, and found by a run that goes on after a kill.
 
     Returns:
         The snapshots, (L, n, P), and which levels were reached, (L, n) bool.
@@ -131,12 +139,18 @@ def snapshots(
 
     def train(points: Tensor) -> tuple[Tensor, Tensor]:
         parts = points.split(max(_NUMBERS // points.shape[1], 1))
-        rows = (_snapshots(landscape, _Rows(part, lr, optimizer, clip), levels, max_steps, block) for part in parts)
-        kept, reached = (torch.cat(column) for column in zip(*rows, strict=True))
-        return kept, reached
+        trained = []
+        for number, part in enumerate(parts, start=1):
+            stage(f"Networks, part {number} of {len(parts)}.")
+            digest = hashlib.blake2b(part.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+            rows = _Rows(part, lr, optimizer, clip)
+            run = partial(_snapshots, landscape, rows, levels, max_steps, block)
+            trained.append(once(kept / f"networks-{digest}.pt" if kept else None, run))
+        snapshot, reached = (torch.cat(column) for column in zip(*trained, strict=True))
+        return snapshot, reached
 
-    kept, reached = share(train, points)
-    return kept.transpose(0, 1), reached.T
+    snapshot, reached = share(train, points)
+    return snapshot.transpose(0, 1), reached.T
 
 
 def _snapshots(
@@ -152,6 +166,8 @@ def _snapshots(
         if block:
             looked = step > 0 and step % block == 0
             losses = landscape.values(rows.points) if looked else torch.full_like(losses, float("inf"))
+        if step % (block or 100) == 0:
+            detail(f"Step {step} of {max_steps}, {float(losses.min()):.4g} (to {levels[-1]:.4g}).")
         new = (losses[:, None] < limits) & ~reached[rows.index]
         for number, mask in enumerate(new.T if bool(new.any()) else []):
             kept[rows.index[mask], number] = rows.points[mask]

@@ -1,6 +1,5 @@
 """Dynamic String Sampling: a polyline that gets a trained bead wherever it rises above the level."""
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path as FilePath
@@ -8,10 +7,12 @@ from pathlib import Path as FilePath
 import torch
 from torch import Tensor
 
+from .kept import write
 from .landscape import Landscape
 from .profile import certify
 from .ranks import rank_and_size
 from .settings import Settings
+from .status import stage
 from .training import Training
 
 __all__ = ["dynamic_strings"]
@@ -75,6 +76,8 @@ def dynamic_strings(
     number = 0
     untested = [(pair, *ends) for pair, s in enumerate(strings) for ends in s.segments() if ends not in s.passed]
     while True:
+        beads, connected = sum(len(s.beads) for s in strings), sum(s.complete() for s in strings)
+        stage(f"level {level:g}: {connected} of {len(strings)} pairs connected, {beads} beads.")
         splits = _test(landscape, strings, untested, level, settings)
         labels = range(number, number + len(splits))
         number += len(splits)
@@ -171,10 +174,7 @@ def _store(state: FilePath | None, strings: Sequence[_String], settings: Setting
     if state is None or rank_and_size()[0] != 0:
         return
     content = [(sorted(s.beads), s.polyline(), sorted(s.passed), s.alive) for s in strings]
-    state.parent.mkdir(parents=True, exist_ok=True)
-    partial = state.with_suffix(".tmp")
-    torch.save({"strings": content, "size": 2**settings.max_passes}, partial)
-    os.replace(partial, state)  # noqa: PTH105  # atomic: a killed search never leaves half a file
+    write(state, {"strings": content, "size": 2**settings.max_passes})
 
 
 def _forget(state: FilePath | None) -> None:

@@ -1,12 +1,13 @@
 """A path between two trained networks, as it was found and tested."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .kept import write
 
 __all__ = ["Path", "barrier", "segment_lengths"]
 
@@ -99,11 +100,7 @@ class Path:
 
     def save(self, path: str | FilePath) -> None:
         """Write the path to a file that :meth:`load` reads; a killed process leaves no half file."""
-        path = FilePath(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".tmp")
-        torch.save({**vars(self)}, partial)
-        os.replace(partial, path)  # noqa: PTH105
+        write(FilePath(path), {**vars(self)})
 
     @classmethod
     def load(cls, path: str | FilePath) -> "Path":

@@ -1,6 +1,9 @@
 """Snapshots at levels, and the callbacks that train pairs of networks and connect them."""
 
 import csv
+import os
+import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
 from theodolite.callbacks import LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
-from theodolite.callbacks.geodesics import ModelLandscape, flat
+from theodolite.callbacks.geodesics import ModelLandscape, descent, flat
 from theodolite.callbacks.level_set_geodesics import as_trained, fresh_points, pair_up
 from theodolite.callbacks.level_set_report import agreements
 from theodolite.datamodules import RegressionDataModule
@@ -119,6 +122,43 @@ def test_levels_and_theorems_on_two_processes_are_those_of_one(tmp_path):
     assert set(one) == set(two)
     for key, value in one.items():
         assert two[key] == pytest.approx(value, rel=1e-6, abs=1e-12), key
+
+
+def measured(folder: Path, resume: Path | None = None, dies_at: str | None = None) -> dict[str, float]:
+    """Measure two levels of three small networks; the process dies as soon as it has kept a file of a name."""
+
+    def replace(draft, path):
+        replace_file(draft, path)
+        if path.name == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    replace_file, os.replace = os.replace, replace
+    try:
+        torch.manual_seed(0)
+        module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
+        callback = LevelSetGeodesics([0.1, 0.15], pairs=3, networks=3, lr=0.01, max_steps=900, bead_steps=2000,
+                                     resume=None if resume is None else str(resume))  # fmt: skip
+        trainer(folder, callback).test(module, datamodule=data(50), verbose=False)
+    finally:
+        os.replace = replace_file
+    return metrics(folder)
+
+
+def test_a_killed_measurement_goes_on_where_it_was(tmp_path, monkeypatch):
+    """Killed twice, among the beads of the first level and of the second: networks and levels are not made again."""
+    expected = measured(tmp_path / "whole")
+    kept = tmp_path / "kept"
+    for file in ("authors-0.15.beads", "authors-0.1.beads"):
+        process = torch.multiprocessing.get_context("spawn").Process(target=measured, args=(tmp_path, kept, file))
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+    (folder,) = kept.iterdir()
+    assert {"authors-0.15.pt", "authors-0.1.beads"} < {file.name for file in folder.iterdir()}
+    monkeypatch.setattr(descent, "_snapshots", lambda *_: pytest.fail("networks are trained again"))
+    resumed = measured(tmp_path / "resumed", kept)
+    assert resumed == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert not list(kept.iterdir())
 
 
 def test_a_level_that_is_not_reached_is_reported(tmp_path):
