@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         _check_gpu(claims)
         if arguments.jobs > 1:
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads() // arguments.jobs)))
+        if arguments.write:
+            update(Path.cwd(), [], same=_same_claim)  # what would fail then fails now, not after hours
         entries: list[Entry] = []
         for claim in claims:
             done = reproduce(
@@ -53,16 +55,15 @@ def main(argv: Sequence[str]) -> int:
             )
             if not arguments.json:
                 _print(claim, done)
+            failed = any(entry["verdict"] == "failed" for entry in done)
+            if arguments.write and failed:
+                progress.print(f"not written: {claim.id}, not all of it was measured", markup=False, highlight=False)
+            elif arguments.write:  # at once: what comes after may be interrupted
+                for path in update(Path.cwd(), done, same=_same_claim):
+                    progress.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
             entries += done
         if arguments.json:
             print(json.dumps(entries, indent=2))
-        if arguments.write:
-            failed = {entry["id"] for entry in entries if entry["verdict"] == "failed"}
-            for name in sorted(failed):
-                progress.print(f"not written: {name}, not all of it was measured", markup=False, highlight=False)
-            measured = [entry for entry in entries if entry["id"] not in failed]
-            for path in update(Path.cwd(), measured, same=lambda old, new: old["id"] == new["id"]):
-                progress.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
     except (ValueError, FileNotFoundError) as error:
         progress.print(f"theodolite reproduce: error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -70,6 +71,10 @@ def main(argv: Sequence[str]) -> int:
         progress.print("interrupted: the same command goes on where this one stopped")
         return 130
     return int(any(entry["verdict"] == "failed" for entry in entries))
+
+
+def _same_claim(old: Entry, new: Entry) -> bool:
+    return old["id"] == new["id"]
 
 
 def reproduce(

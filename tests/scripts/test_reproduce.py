@@ -320,6 +320,14 @@ def test_main_prints_and_writes_what_was_measured(claim, child, checkout, monkey
     assert "missed" in capfd.readouterr().out
 
 
+def test_where_nothing_can_be_written_nothing_is_run(claim, tmp_path, monkeypatch, capfd):
+    claim()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "reproduce", None)
+    assert main(["toy.yaml", "--write"]) == 2
+    assert "is in none" in capfd.readouterr().err
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """Write a claim of real runs that take a second each, beside the start of their processes."""
