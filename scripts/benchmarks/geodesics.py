@@ -40,7 +40,7 @@ class _Convnet(nn.Module):
         return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
 
 
-def run(repeats: int = 5) -> list[dict[str, Any]]:
+def run(repeats: int = 9) -> list[dict[str, Any]]:
     """Compare times with one thread, interleaved.
 
     Args:
