@@ -43,7 +43,7 @@ def run() -> list[dict[str, Any]]:
     rows = [_training_step(_small_cnn())]
     rows += [entry for name, network in networks.items() for entry in _compare(name, network.eval())]
     ratios = []
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         one, two = (isolated(evaluate, devices) for devices in (1, 2))
         ratios.append(one / two)
     speed = statistics.median(ratios)
