@@ -89,13 +89,7 @@ class GeneratedDataModule(ImageSplits):
         )  # fmt: skip
         self.check_least(1, shard_size=shard_size)
         self.check_least(0, crop_padding=crop_padding, set_seed=set_seed)
-        self.checkpoint = Path(checkpoint).expanduser()
-        if not self.checkpoint.is_file():
-            msg = (
-                f"{type(self).__name__}(checkpoint={checkpoint!r}): there is no such file; train the model that makes "
-                "the set first, by `theodolite fit`, and give its best.ckpt."
-            )
-            raise FileNotFoundError(msg)
+        self.checkpoint = self.existing("checkpoint", checkpoint)
         self.source = source
         self.data_dir = Path(data_dir).expanduser()
         self.shard_size = shard_size
@@ -106,6 +100,21 @@ class GeneratedDataModule(ImageSplits):
         self.class_names = source.class_names
         self.input_shape = source.input_shape
         self._records: ShardedRecords | None = None
+
+    def existing(self, name: str, checkpoint: str) -> Path:
+        """Give the path of a checkpoint.
+
+        Raises:
+            FileNotFoundError: If it is absent.
+        """
+        path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            msg = (
+                f"{type(self).__name__}({name}={checkpoint!r}): there is no such file; train the model that makes "
+                "the set first, by `theodolite fit`, and give its best.ckpt."
+            )
+            raise FileNotFoundError(msg)
+        return path
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -226,7 +235,7 @@ class GeneratedDataModule(ImageSplits):
             return
         records.folder.mkdir(parents=True, exist_ok=True)
         (records.folder / "settings.json").write_text(json.dumps(self._identity(), indent=2, sort_keys=True) + "\n")
-        model = self._load_model()
+        model = self.load_model()
         with Progress(console=Console(stderr=True), disable=not show, transient=True) as progress:
             for shard in progress.track(shards, description=f"Making {records.folder.name}"):
                 records.write(shard, self._make_shard(model, records, shard))
@@ -261,14 +270,22 @@ class GeneratedDataModule(ImageSplits):
         moved = perturbation_norm(images - self.originals(torch.tensor(records.numbers(shard))), norm)
         return bool((moved <= eps * (1 + _ROUNDING) + 1e-7).all())
 
-    def _load_model(self) -> ImageClassifier:
-        """Load the model onto this process's device."""
+    def load_model(self) -> ImageClassifier:
+        """Give the model that makes the set, on this process's device."""
+        return self.load(self.checkpoint)
+
+    def load(self, checkpoint: Path) -> ImageClassifier:
+        """Load a model of the source's classes onto this process's device.
+
+        Raises:
+            ValueError: If it has others, or its checkpoint does not say what it is.
+        """
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         try:
-            model = ImageClassifier.load_from_checkpoint(self.checkpoint, map_location=device).eval()
+            model = ImageClassifier.load_from_checkpoint(checkpoint, map_location=device).eval()
         except TypeError as error:
             msg = (
-                f"{type(self).__name__}(checkpoint={str(self.checkpoint)!r}): it does not say what its network is "
+                f"{type(self).__name__}(checkpoint={str(checkpoint)!r}): it does not say what its network is "
                 f"({error}); checkpoints that `theodolite fit` writes do."
             )
             raise ValueError(msg) from error

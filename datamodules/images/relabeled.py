@@ -1,10 +1,11 @@
 """Sets whose images are changed a little and whose labels are those that a model then sees."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...modules.attacks import PGD, Norm, perturbation_norm
 from ...modules.classification import ImageClassifier
@@ -12,6 +13,7 @@ from ...modules.noise import sample_generators, sample_normal
 from ..sampling import Split
 from .augmentation import counter_uniforms
 from .generated import GeneratedDataModule
+from .shards import file_digest
 from .splits import ImageSplits
 
 __all__ = ["RelabeledDataModule", "draw_targets"]
@@ -37,6 +39,9 @@ class RelabeledDataModule(GeneratedDataModule):
         checkpoint: Of the model attacked, an :class:`ImageClassifier` trained by ``theodolite fit``.
         attack: A targeted attack, an untargeted one for ``predicted``; its radius bounds the perturbations, also after
             storage. In the paper L2, eps 0.5, 100 steps of 0.1, from the image itself. ``None`` moves nothing.
+        others: Checkpoints of further models, attacked together with the first as one that gives the mean of their
+            logits. What fools several networks fools others too: such perturbations say more of the data and less of
+            one network.
         targets: ``random``: any class, the right one too (D_rand); ``next``: label + 1, modulo the number of classes
             (D_det); ``other``: any class but the right one. For two classes the last two flip all labels.
             ``predicted``: what the model sees in the image made.
@@ -65,6 +70,7 @@ class RelabeledDataModule(GeneratedDataModule):
         source: ImageSplits,
         checkpoint: str,
         attack: PGD | None,
+        others: Sequence[str] = (),
         targets: Targets = "random",
         keep: Keep = "all",
         control: Control = "none",
@@ -95,22 +101,30 @@ class RelabeledDataModule(GeneratedDataModule):
             )
             raise ValueError(msg)
         self.attack = attack
+        self.others = [self.existing("others", other) for other in others]
         self.targets: Targets = targets
         self.keep: Keep = keep
         self.control: Control = control
 
     def settings(self) -> dict[str, Any]:
         """Give the rule of the targets and the attack; the controls, and what is kept, share the set."""
-        if self.attack is None:
-            return {"targets": self.targets, "attack": None}
-        attack = {key: value for key, value in vars(self.attack).items() if not key.startswith("_")}
-        return {"targets": self.targets, "attack": {"class": type(self.attack).__name__, **attack}}
+        settings: dict[str, Any] = {"targets": self.targets, "attack": None}
+        if self.attack is not None:
+            attack = {key: value for key, value in vars(self.attack).items() if not key.startswith("_")}
+            settings["attack"] = {"class": type(self.attack).__name__, **attack}
+        if self.others:
+            settings["others"] = [file_digest(other) for other in self.others]
+        return settings
+
+    def load_model(self) -> Any:
+        """Give the model that is attacked."""
+        return _MeanLogits([self.load(path) for path in (self.checkpoint, *self.others)])
 
     def bound(self) -> tuple[Norm, float] | None:
         """Give the ball of the attack."""
         return ("l2", 0.0) if self.attack is None else (self.attack.norm, self.attack.eps)
 
-    def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def make(self, model: Any, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Attack images towards their targets, or away from their labels."""
         labels, images = self.source_labels[numbers], self.originals(numbers).to(model.device)
         if self.targets != "predicted":
@@ -178,6 +192,18 @@ class RelabeledDataModule(GeneratedDataModule):
             f"{100 * found['still_correct']:.1f} %; {100 * found['label_kept']:.1f} % of the labels are the original "
             f"ones; {100 * found['kept']:.1f} % are kept; mean L2 length of the perturbations {found['moved']:.3f}."
         )
+
+
+class _MeanLogits(nn.Module):
+    """Several classifiers as one."""
+
+    def __init__(self, models: Sequence[ImageClassifier]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.device = models[0].device
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([model(x) for model in self.models]).mean(0)
 
 
 class _ControlImages:

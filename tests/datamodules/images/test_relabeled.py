@@ -7,7 +7,7 @@ import torch
 from theodolite.datamodules.images.relabeled import draw_targets
 from theodolite.modules.classification import ImageClassifier
 
-from .made_by_hand import attack, relabeled, whole, write_linear_checkpoint
+from .made_by_hand import attack, relabeled, whole, write_checkpoint, write_linear_checkpoint
 
 
 def test_images_are_attacked_towards_their_new_labels_and_the_test_set_is_as_it_was(tmp_path):
@@ -27,6 +27,25 @@ def test_images_are_attacked_towards_their_new_labels_and_the_test_set_is_as_it_
     assert torch.equal(whole(data.dataset("test")).x, whole(data.source.dataset("test")).x)
     assert torch.equal(whole(data.dataset("test")).y, whole(data.source.dataset("test")).y)
     assert (data.num_classes, data.input_shape) == (3, (1, 6, 6))
+
+
+def test_several_models_are_attacked_as_one_that_gives_their_mean_logits(tmp_path):
+    others = [str(tmp_path / f"{seed}.ckpt") for seed in (1, 2)]
+    models = [write_checkpoint(path, seed=seed) for seed, path in enumerate([tmp_path / "model.ckpt", *others])]
+    data = relabeled(tmp_path, others=others)
+    before, after = whole(data.source.dataset("train")), whole(data.dataset("train"))
+
+    def together(x):
+        return sum(model(x) for model in models) / 3
+
+    again = attack()(together, before.x, after.y, sample_id=torch.arange(len(before.y)))
+    torch.testing.assert_close(after.x, again, rtol=0, atol=1e-4)
+    predicted = torch.cat([together(whole(data.dataset(split)).x).argmax(1) for split in ("train", "val")])
+    assert np.array_equal(data.field("predicted"), predicted.numpy())
+    alone, fewer = relabeled(tmp_path), relabeled(tmp_path, others=others[:1])
+    assert len({each.fingerprint() for each in (data, alone, fewer)}) == 3
+    with pytest.raises(FileNotFoundError, match=r"RelabeledDataModule\(others='nowhere.ckpt'\): there is no such file"):
+        relabeled(tmp_path, others=["nowhere.ckpt"])
 
 
 def test_statistics_are_those_of_the_model_on_the_stored_images(tmp_path):
