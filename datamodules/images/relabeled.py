@@ -39,9 +39,6 @@ class RelabeledDataModule(GeneratedDataModule):
         checkpoint: Of the model attacked, an :class:`ImageClassifier` trained by ``theodolite fit``.
         attack: A targeted attack, an untargeted one for ``predicted``; its radius bounds the perturbations, also after
             storage. In the paper L2, eps 0.5, 100 steps of 0.1, from the image itself. ``None`` moves nothing.
-        others: Checkpoints of further models, attacked together with the first as one that gives the mean of their
-            logits. What fools several networks fools others too: such perturbations say more of the data and less of
-            one network.
         targets: ``random``: any class, the right one too (D_rand); ``next``: label + 1, modulo the number of classes
             (D_det); ``other``: any class but the right one. For two classes the last two flip all labels.
             ``predicted``: what the model sees in the image made.
@@ -57,6 +54,9 @@ class RelabeledDataModule(GeneratedDataModule):
         set_seed: Seed of the targets; runs that differ in ``seed`` alone share a set.
         seed: Seed of the training order and of the augmentation.
         num_workers: Loader workers of each process.
+        others: Checkpoints of further models, attacked together with the first as one that gives the mean of their
+            logits. What fools several networks fools others too: such perturbations say more of the data and less of
+            one network.
 
     Raises:
         FileNotFoundError: If the checkpoint is absent.
@@ -70,7 +70,6 @@ class RelabeledDataModule(GeneratedDataModule):
         source: ImageSplits,
         checkpoint: str,
         attack: PGD | None,
-        others: Sequence[str] = (),
         targets: Targets = "random",
         keep: Keep = "all",
         control: Control = "none",
@@ -82,6 +81,7 @@ class RelabeledDataModule(GeneratedDataModule):
         set_seed: int = 0,
         seed: int = 0,
         num_workers: int = 0,
+        others: Sequence[str] = (),
     ) -> None:
         super().__init__(
             source, checkpoint, data_dir, shard_size, crop_padding, flip, batch_size, set_seed, seed, num_workers

@@ -196,6 +196,7 @@ def _weights(experiment):
 
 def test_print_config_and_saved_config_give_the_same_run(sbm, capsys):
     options = ["--model.optimizer.lr", "0.01", "--seed_everything", "7", "--experiment", "first"]
+    assert sbm(*options) == 0
     (saved,) = Path("runs/first").glob("*/config.yaml")
     assert not {"run_id", "ckpt_path", "config"}.intersection(yaml.safe_load(saved.read_text()))
     capsys.readouterr()
