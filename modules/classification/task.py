@@ -102,7 +102,8 @@ class ImageClassifier(Task):
     def forward(self, x: Tensor) -> Tensor:
         """Give the logits (N, num_classes) of images in [0, 1], (N, C, H, W)."""
         if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+            # a copy always: grey images are contiguous in both orders, and only its strides say which is meant
+            x = x.clone(memory_format=torch.channels_last)
         logits = self.network(self.normalize(x))
         if logits.shape[1:] != (self.num_classes,):
             msg = (

@@ -1,6 +1,7 @@
 """The console command: help at once, wrong settings in one line, what is configured arrives."""
 
 import gc
+import platform
 import signal
 import subprocess
 import sys
@@ -86,6 +87,28 @@ def test_large_import_pauses_the_collector_and_freezes_nothing_of_a_caller():
         assert gc.get_freeze_count() > frozen
     finally:
         gc.unfreeze()
+
+
+def test_what_large_tensors_free_is_not_faulted_in_again():
+    code = """
+import resource, sys
+from theodolite.scripts.main import keep_memory
+if sys.argv[1:]:
+    keep_memory()
+faults = []
+for _ in range(4):
+    blocks = [bytearray(20 * 2**20) for _ in range(4)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[0])
+"""
+
+    def faults(*arguments):
+        return int(subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True).stdout)
+
+    if "glibc" not in platform.libc_ver():
+        pytest.skip("only glibc's heap is told to")
+    assert faults("keep") < 0.1 * faults()
 
 
 def test_fit_help_lists_the_run_arguments(capsys):

@@ -118,6 +118,16 @@ def test_channels_last_changes_no_logit():
     torch.testing.assert_close(turned(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_is_what_convolutions_see(channels):
+    model = classifier(network=nn.Identity(), num_classes=channels, channels_last=True, mean=None, std=None)
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
+    with pytest.raises(ValueError, match="the network gave the shape"):
+        model(torch.rand(2, channels, 4, 5))
+    assert seen == [(20 * channels, 1, 5 * channels, channels)]
+
+
 def test_averaged_weights_and_mixed_precision_train_under_attack(tmp_path):
     model = classifier(objective=Adversarial(ATTACK), val_attack=ATTACK)
     run = trainer(callbacks=[EMAWeightAveraging(decay=0.5)], precision="bf16-mixed")
