@@ -56,10 +56,11 @@ def measure(
     before = json.loads(record.read_text()) if record.is_file() else {"finished": False, "seconds": 0.0}
     if before.pop("finished"):
         return Measurement(**before, cached=True)
-    words = [run.command, "--config", str(run.config.resolve()), *run.overrides]
+    words = [run.command, "--config", str(run.config.resolve())]
     words += ["--experiment", directory.parent.name, "--run_id", directory.name]
     words += ["--runs_dir", str(directory.parent.parent), "--seed_everything", str(seed)]
     words += ["--wandb", "disabled", *(["--data.init_args.seed", str(seed)] if seeds_data else [])]
+    words += run.overrides  # after the seed: a run may have one of its own
     resumes = run.command == "fit" and (directory / "checkpoints").is_dir()
     if run.command == "fit":
         words += ["--test_after_fit", "true", *(["--ckpt_path", "last"] if resumes else [])]

@@ -244,6 +244,12 @@ def test_killed_run_is_resumed_in_its_directory(claim, run):
     assert words[1] == [*words[0], "--ckpt_path", "last"]
 
 
+def test_a_run_may_have_a_seed_of_its_own(claim, run):
+    _, words, _ = run(claim(["--seed_everything", "10{seed}"]), seeds=2, composer=lambda run: "data: {}")
+    last = [len(call) - call[::-1].index("--seed_everything") for call in words]
+    assert [call[place] for call, place in zip(words, last, strict=True)] == ["100", "101"]
+
+
 def test_failing_run_leaves_the_others_and_is_named(claim, run):
     runs = {"bad": {"config": "net.yaml", "overrides": ["--fail"]}, "net": {"config": "net.yaml", "command": "test"}}
     rows = [{"run": name, "metric": "test/overlap", "setting": name} for name in runs]
