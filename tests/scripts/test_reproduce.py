@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -246,8 +247,8 @@ def test_killed_run_is_resumed_in_its_directory(claim, run):
 
 def test_a_run_may_have_a_seed_of_its_own(claim, run):
     _, words, _ = run(claim(["--seed_everything", "10{seed}"]), seeds=2, composer=lambda run: "data: {}")
-    last = [len(call) - call[::-1].index("--seed_everything") for call in words]
-    assert [call[place] for call, place in zip(words, last, strict=True)] == ["100", "101"]
+    given = [[value for option, value in pairwise(call) if option == "--seed_everything"] for call in words]
+    assert given == [["0", "100"], ["1", "101"]]  # of several the last one counts
 
 
 def test_failing_run_leaves_the_others_and_is_named(claim, run):
