@@ -29,7 +29,7 @@ CLAIMS = Path(__file__).parent / "claims"
 #: Folder of the experiments that claims run.
 CONFIGS = Path(__file__).parent / "configs"
 
-_COMMANDS = ("fit", "test")
+_COMMANDS = ("fit", "validate", "test")
 _CRITERIA = ("at_least", "above", "at_most", "at_least_best_of", "above_all", "below_all")
 
 

@@ -24,7 +24,7 @@ CHILD = (sys.executable, "-m", "theodolite.scripts.main")
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run with one seed gave: its last value of every ``test/`` metric, and where, when and in what time."""
+    """What one run with one seed gave: its last value of every metric, and where, when and in what time."""
 
     metrics: dict[str, float]
     seconds: float
@@ -46,7 +46,7 @@ def measure(
         run: The experiment.
         directory: Its run directory, ``<runs dir>/<experiment>/<run id>``.
         seed: For the weights and for the data.
-        child: The command that is started, before ``fit`` or ``test``.
+        child: The command that is started, before ``fit``, ``validate`` or ``test``.
         seeds_data: Whether the data take a seed; given data do not.
 
     Raises:
@@ -77,7 +77,7 @@ def measure(
     if code != 0:
         msg = f"`theodolite {' '.join(words)}` ended with code {code}; its own message is above"
         raise RuntimeError(msg)
-    metrics = read_metrics(directory / "metrics.csv")
+    metrics = read_metrics(directory / "metrics.csv", "val" if run.command == "validate" else "test")
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     result = Measurement(metrics, round(seconds, 1), threads(), revision, date)
     content = {name: value for name, value in vars(result).items() if name != "cached"}
@@ -85,14 +85,15 @@ def measure(
     return result
 
 
-def read_metrics(path: Path) -> dict[str, float]:
+def read_metrics(path: Path, split: str = "test") -> dict[str, float]:
     """Read the last value of every metric of a run, in test, validation and training.
 
     Args:
         path: The ``metrics.csv`` of a run directory.
+        split: There must be a metric of it: ``test``, or ``val`` of a run that validates.
 
     Raises:
-        RuntimeError: There is no such file, or no ``test/`` metric in it.
+        RuntimeError: There is no such file, or no metric of the split in it.
     """
     if not path.is_file():
         msg = f"the run wrote no {path}"
@@ -101,8 +102,9 @@ def read_metrics(path: Path) -> dict[str, float]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             values.update({key: float(value) for key, value in row.items() if "/" in key and value})
-    if not any(key.startswith("test/") for key in values):
-        msg = f"{path} holds no test/ metric: does its config test at the end (test_after_fit)?"
+    if not any(key.startswith(f"{split}/") for key in values):
+        hint = ": does its config test at the end (test_after_fit)?" if split == "test" else ""
+        msg = f"{path} holds no {split}/ metric{hint}"
         raise RuntimeError(msg)
     return values
 

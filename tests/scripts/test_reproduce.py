@@ -282,6 +282,10 @@ def test_metrics_without_test_values_are_refused(tmp_path):
     path.write_text("epoch,train/loss\n0,1.0\n")
     with pytest.raises(RuntimeError, match="holds no test/ metric"):
         read_metrics(path)
+    with pytest.raises(RuntimeError, match="holds no val/ metric"):
+        read_metrics(path, "val")
+    path.write_text("epoch,val/accuracy\n0,0.5\n")
+    assert read_metrics(path, "val") == {"val/accuracy": 0.5}
 
 
 @pytest.fixture
