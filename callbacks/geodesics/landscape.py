@@ -136,6 +136,9 @@ class ModelLandscape(Landscape):
         self._loss = _Objective(module, loss_fn or own_loss)
         self._level = _Objective(module, level_fn or loss_fn or own_loss)
         self._scale = level_scale or _unchanged
+        # asked for once: of a small network a step is mostly what Python does around it
+        self._shapes = _shapes(module, "module.")
+        self._tied = len(self._shapes) < len(list(module.named_parameters(remove_duplicate=False)))
         self._norms = batch_norms(module)
         self.counted = None
         if count == "weights":
@@ -153,9 +156,7 @@ class ModelLandscape(Landscape):
         with torch.enable_grad():
             for chunk in points.split(self._chunk(self._loss, points, batch)):
                 # leaves of the parameters' own shapes: their gradients are put together once
-                leaves = {
-                    name: part.detach().requires_grad_() for name, part in unflat(chunk, self.module, "module.").items()
-                }
+                leaves = {name: part.detach().requires_grad_() for name, part in _views(chunk, self._shapes).items()}
                 with self._training(step), fresh_statistics(self._norms):
                     values = self._evaluate(self._loss, leaves, batch)
                     parts = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
@@ -177,13 +178,13 @@ class ModelLandscape(Landscape):
         return self._scale(total / samples)
 
     def _at(self, objective: "_Objective", points: Tensor, batch: Any) -> Tensor:
-        return self._evaluate(objective, unflat(points, self.module, "module."), batch)
+        return self._evaluate(objective, _views(points, self._shapes), batch)
 
     def _evaluate(self, objective: "_Objective", parameters: dict[str, Tensor], batch: Any) -> Tensor:
         """Call an objective with stacks of parameters, each (n, *shape); gives (n,)."""
 
         def one(values: dict[str, Tensor]) -> Tensor:
-            return functional_call(objective, values, (batch,))
+            return functional_call(objective, values, (batch,), tie_weights=self._tied)
 
         if len(next(iter(parameters.values()))) == 1:
             return one({name: part[0] for name, part in parameters.items()}).reshape(1)
@@ -262,12 +263,17 @@ def flat(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> Tensor
 
 def unflat(points: Tensor, module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """View parameter vectors, (..., P), as the named parameters of a module, each (..., *shape)."""
-    named = dict(module.named_parameters())
-    parts = points.split([parameter.numel() for parameter in named.values()], dim=-1)
-    return {
-        prefix + name: part.reshape(*points.shape[:-1], *parameter.shape)
-        for (name, parameter), part in zip(named.items(), parts, strict=True)
-    }
+    return _views(points, _shapes(module, prefix))
+
+
+def _shapes(module: nn.Module, prefix: str) -> dict[str, torch.Size]:
+    return {prefix + name: parameter.shape for name, parameter in module.named_parameters()}
+
+
+def _views(points: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    parts = points.split([shape.numel() for shape in shapes.values()], dim=-1)
+    named = zip(shapes.items(), parts, strict=True)
+    return {name: part.reshape(*points.shape[:-1], *shape) for (name, shape), part in named}
 
 
 @contextmanager

@@ -52,6 +52,24 @@ def test_values_and_gradients_are_the_modules_own(chunk_bytes):
         torch.testing.assert_close(values[i], own.loss(everything).detach())
 
 
+def test_a_weight_that_two_layers_share_changes_in_both():
+    """One parameter by name, used twice: loss and gradient are the module's own."""
+    module = Regression(FeedForward((4, 4, 4, 4), bias=False)).double()
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    layers[1].weight = layers[0].weight
+    x, y = torch.rand(2, 20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    landscape = ModelLandscape(module, [(x, y)])
+    where = points(module, 3)
+    assert where.shape[1] == 32
+    losses, gradients = landscape.gradient(where, step=0)
+    for i, point in enumerate(where):
+        put(module, point)
+        loss = module.loss((x, y))
+        torch.testing.assert_close(losses[i], loss.detach())
+        own = torch.autograd.grad(loss, list(module.parameters()))
+        torch.testing.assert_close(gradients[i], torch.cat([part.reshape(-1) for part in own]))
+
+
 def test_chunks_follow_the_size_of_a_batch(monkeypatch):
     """Eight megabytes hold thousands of points on 20 samples, and few on 10,000: those go one by one."""
     module, calls = task(), []
