@@ -1,10 +1,12 @@
-"""Random crops and flips of whole batches, a pure function of (seed, epoch, sample)."""
+"""Random changes of whole batches, a pure function of (seed, epoch, sample)."""
+
+import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["counter_uniforms", "crop_and_flip"]
+__all__ = ["counter_uniforms", "crop_and_flip", "swap_low_frequencies"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -52,6 +54,22 @@ def crop_and_flip(images: Tensor, uniforms: np.ndarray, padding: int, flip: bool
     wide = width + 2 * padding
     places = (rows[:, :, None] * wide + columns[:, None, :]).view(count, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, places).view(count, channels, height, width)
+
+
+def swap_low_frequencies(images: Tensor, others: Tensor, sigma: float) -> Tensor:
+    """Give images whose low frequencies are those of others, pixel values clipped to [0, 1].
+
+    With the Gaussian G of standard deviation sigma, reflected at the border: x - G x + G x'.
+
+    Args:
+        images: x, float (B, C, H, W) in [0, 1].
+        others: x', as many.
+        sigma: In pixels, > 0; 3 sigma must be smaller than height and width.
+    """
+    from torchvision.transforms.v2.functional import gaussian_blur  # half a second that --help need not wait for
+
+    size = 2 * math.ceil(3 * sigma) + 1
+    return (images + gaussian_blur(others - images, [size, size], [sigma, sigma])).clamp_(0, 1)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

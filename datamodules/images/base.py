@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..sampling import Split
-from .augmentation import counter_uniforms, crop_and_flip
+from .augmentation import counter_uniforms, crop_and_flip, swap_low_frequencies
 from .batch import ImageBatch
 from .splits import ImageSplits, Label, select_classes
 
@@ -21,8 +21,8 @@ __all__ = ["ImageDataModule", "ImageDataset"]
 class ImageDataset(Dataset[ImageBatch]):
     """Images held in memory, handed out in whole batches.
 
-    For training, number ``epoch * len(dataset) + i`` asks for sample i as augmented in that epoch: the crop and the
-    mirroring are a pure function of (seed, epoch, i), whatever the rank, worker or batch.
+    For training, number ``epoch * len(dataset) + i`` asks for sample i as augmented in that epoch: the crop, the
+    mirroring and the other image are a pure function of (seed, epoch, i), whatever the rank, worker or batch.
 
     Args:
         images: uint8 in 0 .. 255 or float32 in [0, 1], (N, C, H, W); or what gives those of a tensor of numbers.
@@ -30,14 +30,25 @@ class ImageDataset(Dataset[ImageBatch]):
         crop_padding: Shift images by up to so many pixels each way, zeros move in; 0 for none.
         flip: Mirror half of the images left and right.
         seed: Of the augmentation.
+        swap_low_frequencies: Take those of another image, drawn at random: standard deviation of the Gaussian that
+            passes them, in pixels; 0 for none.
     """
 
-    def __init__(self, images: Any, labels: Tensor, crop_padding: int = 0, flip: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        images: Any,
+        labels: Tensor,
+        crop_padding: int = 0,
+        flip: bool = False,
+        seed: int = 0,
+        swap_low_frequencies: float = 0.0,
+    ) -> None:
         self.images = images
         self.labels = labels
         self.crop_padding = crop_padding
         self.flip = flip
         self.seed = seed
+        self.swap_low_frequencies = swap_low_frequencies
 
     def __len__(self) -> int:
         """Give the number of images."""
@@ -48,16 +59,23 @@ class ImageDataset(Dataset[ImageBatch]):
         counters = torch.as_tensor(numbers, dtype=torch.int64)
         sample_id = counters % len(self)
         images: Tensor = self.images[sample_id]
+        uniforms = counter_uniforms(self.seed, counters, 4 if self.swap_low_frequencies else 3)
         if self.crop_padding or self.flip:
-            uniforms = counter_uniforms(self.seed, counters, 3)
-            images = crop_and_flip(images, uniforms, self.crop_padding, self.flip)
-        pixels = images if images.is_floating_point() else images.float().div_(255)
+            images = crop_and_flip(images, uniforms[:, :3], self.crop_padding, self.flip)
+        pixels = _pixels(images)
+        if self.swap_low_frequencies:
+            others = self.images[torch.from_numpy((uniforms[:, 3] * len(self)).astype("int64"))]
+            pixels = swap_low_frequencies(pixels, _pixels(others), self.swap_low_frequencies)
         return ImageBatch(pixels, self.labels[sample_id], sample_id)
 
     def __getitem__(self, number: int) -> ImageBatch:
         """Give one image, without the batch axis."""
         batch = self.__getitems__([number])
         return ImageBatch(batch.x[0], batch.y[0], batch.sample_id[0])
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images if images.is_floating_point() else images.float().div_(255)
 
 
 class ImageDataModule(ImageSplits):

@@ -57,6 +57,9 @@ class RelabeledDataModule(GeneratedDataModule):
         others: Checkpoints of further models, attacked together with the first as one that gives the mean of their
             logits. What fools several networks fools others too: such perturbations say more of the data and less of
             one network.
+        swap_low_frequencies: Augment training images: their low frequencies are those of another one, drawn at random;
+            standard deviation of the Gaussian that passes them, in pixels, 0 for none. Colour and coarse shape, which
+            belong to the old label, then say nothing, and the perturbation stays.
 
     Raises:
         FileNotFoundError: If the checkpoint is absent.
@@ -82,6 +85,7 @@ class RelabeledDataModule(GeneratedDataModule):
         seed: int = 0,
         num_workers: int = 0,
         others: Sequence[str] = (),
+        swap_low_frequencies: float = 0.0,
     ) -> None:
         super().__init__(
             source, checkpoint, data_dir, shard_size, crop_padding, flip, batch_size, set_seed, seed, num_workers
@@ -100,11 +104,18 @@ class RelabeledDataModule(GeneratedDataModule):
                 "a targeted attack seeks the new label, 'predicted' is the one that an untargeted attack finds."
             )
             raise ValueError(msg)
+        if not 0 <= 3 * swap_low_frequencies < min(source.input_shape[1:]) - 1:
+            msg = (
+                f"RelabeledDataModule(swap_low_frequencies={swap_low_frequencies}): must be at least 0 and, in pixels, "
+                f"less than a third of the image, {source.input_shape[1]} x {source.input_shape[2]}; e.g. 1.5."
+            )
+            raise ValueError(msg)
         self.attack = attack
         self.others = [self.existing("others", other) for other in others]
         self.targets: Targets = targets
         self.keep: Keep = keep
         self.control: Control = control
+        self.swap_low_frequencies = swap_low_frequencies
 
     def settings(self) -> dict[str, Any]:
         """Give the rule of the targets and the attack; the controls, and what is kept, share the set."""
@@ -152,6 +163,13 @@ class RelabeledDataModule(GeneratedDataModule):
             )
             raise ValueError(msg)
         return kept
+
+    def dataset(self, split: Split, augmented: bool = True) -> Any:
+        """Give the images of a split, as :class:`GeneratedDataModule`."""
+        dataset = super().dataset(split, augmented)
+        if split == "train" and augmented:
+            dataset.swap_low_frequencies = self.swap_low_frequencies
+        return dataset
 
     def kept(self) -> np.ndarray:
         """Say of all images which are kept: bool."""

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from theodolite.datamodules.images.augmentation import counter_uniforms, crop_and_flip
+from theodolite.datamodules.images.augmentation import counter_uniforms, crop_and_flip, swap_low_frequencies
 
 
 def test_uniforms_are_a_function_of_seed_and_counter_alone():
@@ -47,3 +48,18 @@ def test_every_crop_and_only_these_occur(padding, flip):
 def test_without_padding_and_flip_nothing_changes():
     images = torch.rand(4, 1, 3, 3)
     assert torch.equal(crop_and_flip(images, counter_uniforms(0, torch.arange(4), 3), 0, False), images)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5])
+def test_low_frequencies_are_those_of_the_other_image(sigma):
+    """SciPy's Gaussian gives them; what is left is clipped to what pixels can be."""
+    x, other = np.random.default_rng(1).random((2, 5, 3, 16, 17))
+    found = swap_low_frequencies(torch.from_numpy(x), torch.from_numpy(other), sigma)
+
+    def low(images):
+        return gaussian_filter(images, (0, 0, sigma, sigma), mode="mirror", truncate=3)
+
+    expected = x - low(x) + low(other)
+    assert expected.min() < 0
+    assert expected.max() > 1
+    np.testing.assert_allclose(found, expected.clip(0, 1), rtol=0, atol=1e-6)

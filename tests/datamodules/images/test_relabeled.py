@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from theodolite.datamodules.images.augmentation import swap_low_frequencies
 from theodolite.datamodules.images.relabeled import draw_targets
 from theodolite.modules.classification import ImageClassifier
 
@@ -46,6 +47,28 @@ def test_several_models_are_attacked_as_one_that_gives_their_mean_logits(tmp_pat
     assert len({each.fingerprint() for each in (data, alone, fewer)}) == 3
     with pytest.raises(FileNotFoundError, match=r"RelabeledDataModule\(others='nowhere.ckpt'\): there is no such file"):
         relabeled(tmp_path, others=["nowhere.ckpt"])
+
+
+def test_training_images_take_their_low_frequencies_from_others_and_nothing_else_changes(tmp_path):
+    """Whatever the batch: those of an image drawn from all of the set, another one in every epoch."""
+    plain, swapped = relabeled(tmp_path), relabeled(tmp_path, swap_low_frequencies=1.0)
+    dataset, own = swapped.dataset("train"), whole(plain.dataset("train"))
+    size = len(dataset)
+    batch = dataset.__getitems__(range(size))
+    assert torch.equal(batch.y, own.y)
+    partners = []
+    for i in range(size):
+        assert torch.equal(dataset[i].x, batch.x[i])
+        made = swap_low_frequencies(own.x[i].expand_as(own.x), own.x, 1.0)
+        distance = (made - batch.x[i]).abs().amax((1, 2, 3))
+        assert distance.min() < 1e-6
+        partners.append(int(distance.argmin()))
+    assert len(set(partners)) > size / 2
+    assert not torch.equal(dataset.__getitems__(range(size, 2 * size)).x, batch.x)
+    for split, augmented in (("val", True), ("train", False), ("test", True)):
+        assert torch.equal(whole(swapped.dataset(split, augmented)).x, whole(plain.dataset(split, augmented)).x)
+    with pytest.raises(ValueError, match=r"\(swap_low_frequencies=2.0\): .* less than a third of the image, 6 x 6"):
+        relabeled(tmp_path, swap_low_frequencies=2.0)
 
 
 def test_statistics_are_those_of_the_model_on_the_stored_images(tmp_path):
