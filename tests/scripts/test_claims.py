@@ -90,7 +90,7 @@ def _change(path, value):
         (_change(["budget_minutes"], "long"), "budget_minutes is 'long' but must be a number"),
         (_change(["config"], "lgnn.yaml"), "give either config .* or runs"),
         (_change(["overrides"], []), "must stand inside each of runs"),
-        (_change(["runs", "bp", "command"], "validate"), "must be one of fit, test"),
+        (_change(["runs", "bp", "command"], "predict"), "must be one of fit, validate, test"),
         (_change(["runs", "bp", "seed"], 1), "run bp has unknown seed"),
         (_change(["rows"], []), "rows is empty"),
         (_change(["rows", 1, "run"], None), "row 2: run is missing but must be one of lgnn, bp"),
