@@ -95,7 +95,7 @@ def reproduce(
         runs_dir: Where run directories are kept; those of a claim are in ``reproduce-<id>/``.
         jobs: How many runs at once; one waits for those that it needs.
         progress: Where progress and failures are written.
-        child: The command that is started for each run, before ``fit`` or ``test``.
+        child: The command that is started for each run, before ``fit``, ``validate`` or ``test``.
         composer: Gives the composed config of a run; by default :func:`compose`.
 
     Returns:

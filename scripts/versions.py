@@ -39,7 +39,7 @@ def cache_key(composed: str, command: str, package: Path = PACKAGE, chained: Seq
 
     Args:
         composed: Output of ``theodolite fit --print_config`` with all overrides.
-        command: ``fit`` or ``test``.
+        command: ``fit``, ``validate`` or ``test``.
         package: The folder that holds the four source folders.
         chained: What it depends on beside: options with a seed in them, the keys of runs whose checkpoints it takes.
 

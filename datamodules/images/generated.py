@@ -96,6 +96,7 @@ class GeneratedDataModule(ImageSplits):
         self.set_seed = set_seed
         self.crop_padding = crop_padding
         self.flip = flip
+        self.swap_low_frequencies = 0.0
         self.num_classes = source.num_classes
         self.class_names = source.class_names
         self.input_shape = source.input_shape
@@ -178,7 +179,7 @@ class GeneratedDataModule(ImageSplits):
         images, labels = self.images(numbers), torch.from_numpy(self.field("label"))[numbers]
         if split == "val" or not augmented:
             return ImageDataset(images, labels)
-        return ImageDataset(images, labels, self.crop_padding, self.flip, self.seed)
+        return ImageDataset(images, labels, self.crop_padding, self.flip, self.seed, self.swap_low_frequencies)
 
     def numbers(self, split: Split) -> Tensor:
         """Give the numbers of the records of a split; those of validation come behind those to train on."""

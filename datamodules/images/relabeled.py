@@ -164,13 +164,6 @@ class RelabeledDataModule(GeneratedDataModule):
             raise ValueError(msg)
         return kept
 
-    def dataset(self, split: Split, augmented: bool = True) -> Any:
-        """Give the images of a split, as :class:`GeneratedDataModule`."""
-        dataset = super().dataset(split, augmented)
-        if split == "train" and augmented:
-            dataset.swap_low_frequencies = self.swap_low_frequencies
-        return dataset
-
     def kept(self) -> np.ndarray:
         """Say of all images which are kept: bool."""
         label, original = self.field("label"), self.source_labels.numpy()

@@ -23,10 +23,16 @@ def tiny(tmp_path, monkeypatch):
     runs = {
         "gnn": {"config": "gnn.yaml", "overrides": ["--model.init_args.network.init_args.depth", 2]},
         "bethe": {"config": "bethe.yaml", "command": "test"},
+        "checked": {
+            "config": "gnn.yaml",
+            "command": "validate",
+            "overrides": ["--ckpt_path", "{gnn}", "--model.init_args.network.init_args.depth", 2],
+        },
     }
 
     def _tiny(*names):
-        rows = [{"run": name, "metric": "test/overlap", "setting": name} for name in names]
+        splits = {name: "val" if runs[name].get("command") == "validate" else "test" for name in names}
+        rows = [{"run": name, "metric": f"{split}/overlap", "setting": name} for name, split in splits.items()]
         rows[0]["target"] = {"above_all": [f"{names[-1]}:test/overlap"]}
         claim = {"id": "tiny", "title": "Tiny", "source": {"paper": "P"}, "seeds": [3], "budget_minutes": 1}
         claim |= {"runs": {name: runs[name] for name in names}, "rows": rows}
@@ -54,16 +60,17 @@ def test_real_run_is_measured_and_cached(tiny, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_real_runs_beside_a_baseline_go_on_where_they_stopped(tiny, tmp_path, capfd):
-    tiny("gnn", "bethe")
+    tiny("gnn", "checked", "bethe")
     assert main(["tiny.yaml", "--json"]) == 0
     entries = json.loads(capfd.readouterr().out)
-    assert entries[0]["met"] == (entries[0]["measured"] > entries[1]["measured"])
+    assert entries[0]["met"] == (entries[0]["measured"] > entries[2]["measured"])
+    assert 0 <= entries[1]["measured"] <= 1
     for run in (tmp_path / "runs" / "reproduce-tiny").iterdir():
         (run / "results.json").unlink()  # as if stopped before the result was noted
     assert main(["tiny.yaml", "--json"]) == 0
     again = json.loads(capfd.readouterr().out)
     assert [entry["measured"] for entry in again] == [entry["measured"] for entry in entries]
-    assert len(list((tmp_path / "runs" / "reproduce-tiny").iterdir())) == 2
+    assert len(list((tmp_path / "runs" / "reproduce-tiny").iterdir())) == 3
 
 
 def test_config_that_the_command_line_refuses_is_one_line_and_code_2(tiny, tmp_path, capfd):
