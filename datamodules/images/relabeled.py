@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...modules.attacks import PGD, Norm, perturbation_norm
 from ...modules.classification import ImageClassifier
@@ -60,6 +61,10 @@ class RelabeledDataModule(GeneratedDataModule):
         swap_low_frequencies: Augment training images: their low frequencies are those of another one, drawn at random;
             standard deviation of the Gaussian that passes them, in pixels, 0 for none. Colour and coarse shape, which
             belong to the old label, then say nothing, and the perturbation stays.
+        attack_shift: At every step of the attack the models see the images shifted by up to so many pixels, the same
+            way for all and drawn anew, zeros move in: what fools them wherever it lies fools other models more often
+            (`Xie et al. 2019 <https://arxiv.org/abs/1803.06978>`_). The set itself is not moved. 0 for none.
+        attack_flip: Likewise mirrored left and right, at half of the steps.
 
     Raises:
         FileNotFoundError: If the checkpoint is absent.
@@ -86,6 +91,8 @@ class RelabeledDataModule(GeneratedDataModule):
         num_workers: int = 0,
         others: Sequence[str] = (),
         swap_low_frequencies: float = 0.0,
+        attack_shift: int = 0,
+        attack_flip: bool = False,
     ) -> None:
         super().__init__(
             source, checkpoint, data_dir, shard_size, crop_padding, flip, batch_size, set_seed, seed, num_workers
@@ -110,12 +117,20 @@ class RelabeledDataModule(GeneratedDataModule):
                 f"less than a third of the image, {source.input_shape[1]} x {source.input_shape[2]}; e.g. 1.5."
             )
             raise ValueError(msg)
+        if not 0 <= attack_shift < min(source.input_shape[1:]):
+            msg = (
+                f"RelabeledDataModule(attack_shift={attack_shift}): must be at least 0 and, in pixels, less than the "
+                f"image, {source.input_shape[1]} x {source.input_shape[2]}; e.g. 1."
+            )
+            raise ValueError(msg)
         self.attack = attack
         self.others = [self.existing("others", other) for other in others]
         self.targets: Targets = targets
         self.keep: Keep = keep
         self.control: Control = control
         self.swap_low_frequencies = swap_low_frequencies
+        self.attack_shift = attack_shift
+        self.attack_flip = attack_flip
 
     def settings(self) -> dict[str, Any]:
         """Give the rule of the targets and the attack; the controls, and what is kept, share the set."""
@@ -125,6 +140,8 @@ class RelabeledDataModule(GeneratedDataModule):
             settings["attack"] = {"class": type(self.attack).__name__, **attack}
         if self.others:
             settings["others"] = [file_digest(other) for other in self.others]
+        if self.attack is not None and (self.attack_shift or self.attack_flip):
+            settings["attack"]["moved"] = [self.attack_shift, self.attack_flip]
         return settings
 
     def load_model(self) -> Any:
@@ -142,7 +159,8 @@ class RelabeledDataModule(GeneratedDataModule):
             labels = draw_targets(labels, numbers, self.targets, self.num_classes, self.set_seed)
         labels = labels.to(model.device)
         if self.attack is not None:
-            images = self.attack(model, images, labels, sample_id=numbers.to(model.device))
+            moving = _Moving(model, self.attack_shift, self.attack_flip, self.set_seed)
+            images = self.attack(moving, images, labels, sample_id=numbers.to(model.device))
         if self.targets == "predicted":
             with torch.no_grad():
                 labels = model(images).argmax(1)
@@ -215,6 +233,30 @@ class _MeanLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([model(x) for model in self.models]).mean(0)
+
+
+class _Moving(nn.Module):
+    """A model that sees images shifted and mirrored, in another way at every call; the same for all of a batch.
+
+    So what a call does to an image is a function of the seed and the number of the call, whatever the batch.
+    """
+
+    def __init__(self, model: nn.Module, shift: int, flip: bool, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self.shift = shift
+        self.flip = flip
+        self.seed = seed
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shift or self.flip:
+            down, right, mirror = counter_uniforms(self.seed, torch.tensor([self.calls]), 3)[0]
+            self.calls += 1
+            top, left = (int(uniform * (2 * self.shift + 1)) for uniform in (down, right))
+            x = F.pad(x, (self.shift,) * 4)[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+            x = x.flip(-1) if self.flip and mirror < 0.5 else x
+        return self.model(x)
 
 
 class _ControlImages:

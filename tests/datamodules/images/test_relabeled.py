@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from theodolite.datamodules.images.augmentation import swap_low_frequencies
 from theodolite.datamodules.images.relabeled import draw_targets
@@ -49,6 +51,54 @@ def test_several_models_are_attacked_as_one_that_gives_their_mean_logits(tmp_pat
         relabeled(tmp_path, others=["nowhere.ckpt"])
 
 
+class Recorder(nn.Module):
+    """A model that remembers what it saw."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.detach().clone())
+        return self.model(x)
+
+
+def test_the_attack_sees_images_shifted_and_mirrored_in_another_way_at_every_step(tmp_path):
+    data, still = relabeled(tmp_path, attack_shift=1, attack_flip=True), relabeled(tmp_path)
+    assert data.fingerprint() != still.fingerprint()
+    model, numbers = ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval(), torch.arange(7)
+    recorder, original = Recorder(model), whole(data.source.dataset("train")).x[:7]
+    made, _ = data.make(recorder, numbers)
+    assert len(recorder.seen) == data.attack.steps + 1
+    frame = F.pad(original, (1,) * 4)
+    moves = [frame[..., i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+    moves += [x.flip(-1) for x in moves]
+    assert sum(torch.equal(recorder.seen[0], x) for x in moves) == 1  # the attack starts from the image itself
+    bounds = [torch.linalg.vector_norm((recorder.seen[-1] - x).flatten(1), dim=1).max() for x in moves]
+    # all images were moved alike, and no further than the ball allows
+    assert sum(bound <= 0.5 * (1 + 1e-5) for bound in bounds) == 1
+    assert not torch.allclose(made, still.make(model, numbers)[0], atol=1e-3)
+    split = [data.make(model, part)[0] for part in numbers.split(3)]
+    torch.testing.assert_close(torch.cat(split), made, rtol=0, atol=1e-4)  # other batches, other roundings
+    moved = {x.flatten(1).sub(recorder.seen[0].flatten(1)).norm().item() > 1.5 for x in recorder.seen}
+    assert moved == {False, True}  # further than the ball allows: another movement
+
+
+def test_a_model_that_does_not_tell_left_from_right_is_attacked_as_if_nothing_were_mirrored(tmp_path):
+    class Symmetric(Recorder):
+        def forward(self, x):
+            return self.model(x) + self.model(x.flip(-1))
+
+    sets = [relabeled(tmp_path, attack_flip=flip) for flip in (False, True)]
+    assert sets[0].fingerprint() != sets[1].fingerprint()
+    model = Symmetric(ImageClassifier.load_from_checkpoint(tmp_path / "model.ckpt").eval())
+    made = [data.make(model, torch.arange(9))[0] for data in sets]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-4)
+
+
 def test_training_images_take_their_low_frequencies_from_others_and_nothing_else_changes(tmp_path):
     """Whatever the batch: those of an image drawn from all of the set, another one in every epoch."""
     plain, swapped = relabeled(tmp_path), relabeled(tmp_path, swap_low_frequencies=1.0)
@@ -69,6 +119,12 @@ def test_training_images_take_their_low_frequencies_from_others_and_nothing_else
         assert torch.equal(whole(swapped.dataset(split, augmented)).x, whole(plain.dataset(split, augmented)).x)
     with pytest.raises(ValueError, match=r"\(swap_low_frequencies=2.0\): .* less than a third of the image, 6 x 6"):
         relabeled(tmp_path, swap_low_frequencies=2.0)
+
+
+def test_a_shift_of_the_attack_that_leaves_nothing_to_see_is_refused(tmp_path):
+    for shift in (-1, 6):
+        with pytest.raises(ValueError, match=rf"\(attack_shift={shift}\): .* less than the image, 6 x 6"):
+            relabeled(tmp_path, attack_shift=shift)
 
 
 def test_statistics_are_those_of_the_model_on_the_stored_images(tmp_path):
