@@ -2,14 +2,11 @@
 
 import csv
 import math
-import random
 
-import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from pytorch_lightning.demos.boring_classes import BoringModel
-from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,82 +15,7 @@ from theodolite.callbacks import Margins
 from theodolite.modules.attacks import PGD
 from theodolite.modules.margins import output_margin, spectral_complexity
 
-LEVELS = (0.1, 0.5)
-
-
-class Classifier(LightningModule):
-    """A homogeneous network; ``step`` says how its step computes the logits."""
-
-    def __init__(self, classes=3, step="self", biases=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, classes, bias=biases))
-        self.step = step
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.network(x)
-
-    def training_step(self, batch, batch_idx):
-        return functional.cross_entropy(self.network(batch[0]), batch[1])
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        x = batch[0]
-        if self.step == "self":
-            self(x)
-            self(x + 1)  # as an adversarial accuracy does, after or before
-        elif self.step == "network":
-            self.network(x)
-
-    def test_step(self, batch, batch_idx, dataloader_idx=0):
-        self.validation_step(batch, batch_idx)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.5)
-
-
-def samples(count=11, classes=3):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 4, generator=generator), torch.randint(classes, (count,), generator=generator)
-
-
-def loader(count=11, classes=3, batch_size=4):
-    return DataLoader(TensorDataset(*samples(count, classes)), batch_size=batch_size)
-
-
-def trainer(folder, *callbacks, **arguments):
-    return Trainer(
-        **{
-            "accelerator": "cpu",
-            "logger": CSVLogger(folder, name="", version=""),
-            "callbacks": list(callbacks),
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            **arguments,
-        }
-    )
-
-
-def expected_values(module, x, y, stage="test"):
-    """Compute directly, from all samples at once, in float64 where it is a matter of precision."""
-    with torch.no_grad():
-        scores = module.network(x)
-    margins = output_margin(scores, y)
-    norm = math.sqrt(sum(float(p.detach().double().square().sum()) for p in module.parameters()))
-    losses = functional.cross_entropy(scores.double(), y, reduction="none")
-    wanted = {f"q{level}": float(np.quantile(margins.double().numpy(), level)) for level in LEVELS}
-    wanted["min"] = float(margins.min())
-    values = {f"{stage}/margin/{name}": value for name, value in wanted.items()}
-    values |= {f"{stage}/margin_normalized/{name}": value / norm**2 for name, value in wanted.items()}
-    return values | {
-        f"{stage}/misclassified": float((margins <= 0).double().mean()),
-        f"{stage}/log_loss": float(losses.mean().log()),
-        f"{stage}/parameter_norm": norm,
-        f"{stage}/margin_smoothed": -math.log(math.expm1(float(losses.sum()))) / norm**2,
-    }
+from .margin_classifier import LEVELS, Classifier, expected_values, loader, samples, trainer
 
 
 @pytest.mark.parametrize("step", ["self", "network", "none"])
@@ -182,24 +104,6 @@ def test_input_margins_distance_and_spectral_margin(tmp_path):
     assert 0 < result["test/misclassified"] < 1
 
 
-def test_epochs_measured_within_fit_and_their_history(tmp_path):
-    callback = Margins(LEVELS, every_n_epochs=2)
-    module = Classifier()
-    run = trainer(tmp_path, callback, max_epochs=4)
-    run.fit(module, loader(), loader())
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/margin/min")]
-    assert [int(row["epoch"]) for row in rows] == [1, 3]
-    expected = expected_values(module, *samples(), stage="val")
-    assert float(rows[-1]["val/margin/min"]) == pytest.approx(expected["val/margin/min"], rel=1e-5)
-    with (tmp_path / "tables/val/margins.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "3"]
-    assert (tmp_path / "figures/val/margins.png").is_file()
-    resumed = Margins(LEVELS)
-    resumed.load_state_dict(callback.state_dict())
-    assert resumed.history.rows == callback.history.rows
-
-
 @pytest.mark.parametrize("classes", [1, 2])
 def test_linear_margins_are_distances_in_the_dual_norm(tmp_path, classes):
     """For two classes the first order is exact."""
@@ -216,41 +120,6 @@ def test_linear_margins_are_distances_in_the_dual_norm(tmp_path, classes):
 def test_linear_margins_of_a_module_that_is_not_linear_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the model is not linear in its input without intercept"):
         trainer(tmp_path, Margins(weight_norms=["l1"])).test(Classifier(), loader(), verbose=False)
-
-
-def learned(folder, callback, epochs, ckpt_path=None):
-    """Train on what a network says itself, at a rate that lowers the loss every time; give what was logged."""
-    x = samples()[0]
-    y = Classifier().network(x).argmax(1)
-    data = DataLoader(TensorDataset(x, y), batch_size=len(x))
-    run = trainer(folder, callback, max_epochs=epochs)
-    module = Classifier()
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1.0)
-    run.fit(module, data, data, ckpt_path=ckpt_path)
-    with (folder / "metrics.csv").open() as file:
-        return run, [row for row in csv.DictReader(file) if row.get("val/margin_smoothed")]
-
-
-def test_growth_of_the_smoothed_margin_is_that_of_the_whole_run_also_after_a_restart(tmp_path):
-    _, rows = learned(tmp_path / "whole", Margins(LEVELS), 12)
-    values = [float(row["val/margin_smoothed"]) for row in rows]
-    start = next(index for index, value in enumerate(values) if value > 0)
-    assert 0 < start < 8
-    rises = [float(row["val/margin_smoothed_rise"]) for row in rows]
-    assert rises == pytest.approx([0.0] * start + [value - values[start] for value in values[start:]], rel=1e-9)
-    assert rises[-1] > 0
-    half, _ = learned(tmp_path / "half", Margins(LEVELS), 8)
-    half.save_checkpoint(tmp_path / "half.ckpt")
-    _, resumed = learned(tmp_path / "resumed", Margins(LEVELS), 12, tmp_path / "half.ckpt")
-    for name in ("val/margin_smoothed_rise", "val/margin_smoothed_fall"):
-        assert [row[name] for row in resumed] == [row[name] for row in rows[8:]]
-
-
-def test_the_sanity_check_is_not_measured_and_zero_means_never(tmp_path):
-    callback = Margins(every_n_epochs=0)
-    trainer(tmp_path, callback, max_epochs=1, num_sanity_val_steps=2).fit(Classifier(), loader(), loader())
-    assert callback.history.rows == {}
-    assert not (tmp_path / "figures").exists()
 
 
 def test_validate_measures_and_max_samples_spreads_over_the_set(tmp_path):
@@ -270,43 +139,6 @@ def test_several_dataloaders_are_apart(tmp_path):
     first, second = (output_margin(module.network(x), y).min().detach() for x, y in (samples(), samples(5)))
     assert merged["test/margin/min"] == pytest.approx(float(first), rel=1e-5)
     assert merged["test/margin/min/loader_1"] == pytest.approx(float(second), rel=1e-5)
-
-
-class Stateful(Classifier):
-    """BatchNorm and Dropout, and a step that does not call the module."""
-
-    def __init__(self):
-        super().__init__(step="none")
-        self.network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
-
-
-def test_the_module_and_the_random_states_are_left_as_found(tmp_path):
-    module = Stateful()
-    module.network[0].weight.requires_grad_(False)
-    before = {key: value.clone() for key, value in module.state_dict().items()}
-    attack = PGD(norm="linf", eps=0.3, steps=2)
-    callback = Margins(input_norms=["l2"], attack=attack, bisections=2)
-    states = []
-    for callbacks in ([], [callback]):  # the loader itself draws a number
-        torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
-        random.seed(5)
-        trainer(tmp_path / str(len(callbacks)), *callbacks).test(module, loader(), verbose=False)
-        states.append((torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()))  # noqa: NPY002
-    assert states[0] == states[1]
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
-    assert all(p.grad is None for p in module.parameters())
-    assert [p.requires_grad for p in module.parameters()] == [False, *[True] * 5]
-
-
-def test_training_is_the_same_with_and_without(tmp_path):
-    weights = []
-    for callbacks in ([], [Margins(input_norms=["l2"])]):
-        module = Stateful()
-        torch.manual_seed(3)
-        trainer(tmp_path / str(len(callbacks)), *callbacks, max_epochs=2).fit(module, loader(), loader())
-        weights.append(torch.cat([value.flatten().double() for value in module.state_dict().values()]))
-    assert torch.equal(*weights)
 
 
 def test_what_breaks_homogeneity_is_said_and_a_given_degree_is_taken(tmp_path, caplog):
