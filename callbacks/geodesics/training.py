@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .descent import LARGE, clipped, descend
+from .descent import LARGE, clipped, decayed, descend
 from .landscape import Landscape
 from .ranks import rank_and_size
 from .settings import Settings
@@ -26,7 +26,8 @@ class Training:
     Args:
         landscape: Gives gradients of the training loss, and the quantity of the level.
         target: A bead is done when the quantity is below it.
-        settings: ``optimizer``, ``lr``, ``clip``, ``block``, and ``max_steps``, rounded up to whole blocks.
+        settings: ``optimizer``, ``lr``, ``decay_steps``, ``clip``, ``block``, and ``max_steps``, rounded up to whole
+            blocks.
     """
 
     def __init__(self, landscape: Landscape, target: float, settings: Settings) -> None:
@@ -95,6 +96,7 @@ class Training:
             max_steps=settings.max_steps,
             optimizer=settings.optimizer,
             clip=settings.clip,
+            decay_steps=settings.decay_steps,
         )
         self._done += zip(self._labels, points, values.tolist(), strict=True)
         self._keep([False] * len(self._labels))
@@ -119,16 +121,17 @@ class Training:
     def _step(self) -> None:
         points, mean, square = self._state
         gradient = clipped(self._gradient(points), self.settings.clip)
+        lr = decayed(self.settings.lr, self._steps.to(points)[:, None], self.settings.decay_steps)
         self._steps += 1
         if self.settings.optimizer == "sgd":
-            self._state = (points - self.settings.lr * gradient, mean, square)
+            self._state = (points - lr * gradient, mean, square)
             return
         mean.lerp_(gradient, 0.1)
         square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         corrections = [1 - decay ** self._steps.double()[:, None] for decay in (0.9, 0.999)]
         first, second = (correction.to(points) for correction in corrections)
         self._state = (
-            points.addcdiv(mean, (square / second).sqrt_().add_(1e-8).mul_(first), value=-self.settings.lr),
+            points.addcdiv(mean, (square / second).sqrt_().add_(1e-8).mul_(first / lr), value=-1),
             mean,
             square,
         )

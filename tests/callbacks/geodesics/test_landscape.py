@@ -1,5 +1,7 @@
 """What a search sees of a model is what the model itself gives, in whatever chunks."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -270,3 +272,16 @@ def test_clipped_descent_by_hand():
     assert float(value) == pytest.approx(20.25)
     small, _ = descend(landscape, torch.tensor([[0.3, 0.4]]).double(), 0.0, **options)
     assert small[0].tolist() == pytest.approx([0.24, 0.32])
+
+
+def test_descent_at_a_decaying_rate_by_hand():
+    """On |x|^2 every step multiplies by 1 - 2 lr, and the rate falls to a tenth in two steps."""
+    landscape, options = Surface(lambda points: points.square().sum(1)), {"lr": 0.1, "optimizer": "sgd"}
+    factors = [1 - 0.2 * 10 ** (-step / 2) for step in range(4)]
+    start = torch.tensor([[3.0, 4.0]]).double()
+    point, _ = descend(landscape, start, 0.0, block=3, max_steps=4, decay_steps=2, **options)
+    torch.testing.assert_close(point, start * math.prod(factors))
+    level = float((start * math.prod(factors[:3])).square().sum()) + 1e-9
+    kept, reached = snapshots(landscape, start, [level], max_steps=9, decay_steps=2, **options)
+    assert bool(reached.all())
+    torch.testing.assert_close(kept[0], start * math.prod(factors[:3]))
