@@ -63,7 +63,8 @@ class RelabeledDataModule(GeneratedDataModule):
             belong to the old label, then say nothing, and the perturbation stays.
         attack_shift: At every step of the attack the models see the images shifted by up to so many pixels, the same
             way for all and drawn anew, zeros move in: what fools them wherever it lies fools other models more often
-            (`Xie et al. 2019 <https://arxiv.org/abs/1803.06978>`_). The set itself is not moved. 0 for none.
+            (`Xie et al. 2019 <https://arxiv.org/abs/1803.06978>`_). The set itself is not moved, and the attack's
+            ``keep: best`` compares what differently moved images give: ``last`` is meant here. 0 for none.
         attack_flip: Likewise mirrored left and right, at half of the steps.
 
     Raises:
