@@ -109,7 +109,7 @@ class EnergyGap(Callback):
                 rows += [[inputs, *column] for column in columns]
                 self._log(pl_module, inputs, means, errors)
         log_table(trainer, "test/energy_gap", ["n", "m", "gap", "gap_stderr"], rows)
-        log_figure(trainer, "test/energy_gap", draw_gaps(rows))
+        log_figure(trainer, "test/energy_gap", draw_gaps(rows, with_rate=self.activation == "relu"))
 
     def _gaps(self, inputs: int, units: int) -> list[float]:
         """Give the gap of each pair; the problem of pair k is the same at every width."""
@@ -139,11 +139,12 @@ class EnergyGap(Callback):
             pl_module.log(f"test/energy_gap/{name}", value, sync_dist=True, batch_size=1)
 
 
-def draw_gaps(rows: Sequence[Sequence[float]]) -> "Figure":
-    """Draw the gap against the width for each input dimension, beside the rate of the theorem.
+def draw_gaps(rows: Sequence[Sequence[float]], *, with_rate: bool) -> "Figure":
+    """Draw the gap against the width for each input dimension.
 
     Args:
         rows: n, m, gap and its standard error.
+        with_rate: Whether to draw the rate of the theorem beside it.
     """
     from matplotlib.figure import Figure  # half a second that commands which draw nothing need not wait for
 
@@ -155,8 +156,9 @@ def draw_gaps(rows: Sequence[Sequence[float]]) -> "Figure":
             continue
         _, widths, gaps, errors = zip(*points, strict=True)
         axes.errorbar(widths, gaps, yerr=errors, marker="o", capsize=2, color=f"C{number}", label=f"n = {inputs}")
-        rate = [gaps[0] * (width / widths[0]) ** (-1 / inputs) for width in widths]
-        axes.plot(widths, rate, linestyle=":", color=f"C{number}", label=f"$m^{{-1/{inputs}}}$")
+        if with_rate:
+            rate = [gaps[0] * (width / widths[0]) ** (-1 / inputs) for width in widths]
+            axes.plot(widths, rate, linestyle=":", color=f"C{number}", label=f"$m^{{-1/{inputs}}}$")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("hidden units m")

@@ -4,24 +4,22 @@ from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
-from torch import Tensor
 
 from .geodesics.alignment import aligned
 from .geodesics.figures import draw_plane, draw_profile
 from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_error, own_loss
 from .geodesics.path import Path, barrier
 from .geodesics.profile import along
-from .geodesics.search import Method, find_paths
+from .geodesics.search import Method, check_same_buffers, find_paths, higher_end
 from .geodesics.settings import AUTHORS, Settings
 from .geodesics.status import status_line
 from .held_out import EvaluationMeasurement
-from .media import log_figure, run_directory, shows_progress
+from .media import log_figure, log_table, run_directory, shows_progress
 from .reference import check_reference, reference_state
-from .training_batches import away_from_inference, gather_batches, training_batches
+from .training_batches import EvaluatedBatches, away_from_inference, training_batches
 
 __all__ = ["GeodesicPath", "Metric"]
 
@@ -41,9 +39,10 @@ class GeodesicPath(EvaluationMeasurement):
     Logs ``<stage>/geodesic/length`` (normalised: 1 is straight), ``beads``, ``maximum`` (of the metric, certified on a
     refined grid), ``connected`` (1, or 0 for "not at this budget"), and the barriers by name: ``loss_barrier``,
     ``error_barrier`` where there is an error, and that of the metric; each is the highest value on the path less that
-    of the higher end, on the batches of the level. Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), and two
-    figures: the metric along the path, and the path over its surface on the plane of the beads. On several ranks the
-    open segments are shared out and every rank holds all batches. A search that is killed goes on from ``resume``.
+    of the higher end, on the batches of the level. Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), a table
+    of the metric along it, and two figures: that, and the path over its surface on the plane of the beads. On several
+    ranks the open segments are shared out and every rank holds all batches. A search that is killed goes on from
+    ``resume``.
 
     Cost, in forward passes over the batches: ``grid`` times the segments tested, twice that of the segments found for
     the barriers, plus 625 for the second figure; one forward and backward pass on a batch for each bead and step.
@@ -63,7 +62,8 @@ class GeodesicPath(EvaluationMeasurement):
         max_steps: Most steps of a bead, or of the whole curve or band.
         max_passes: Most times that all open segments are split.
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
-        resume: File in which the search keeps what it has, and goes on from; ``None`` to start afresh.
+        resume: File, which all ranks see, in which the search keeps what it has, and goes on from; ``None`` to start
+            afresh.
         loss_fn: Loss of (module, batch), a mean over samples; ``None`` for ``module.loss(batch)``.
         error_fn: Error of (module, batch), a mean over samples; ``None`` for ``module.error(batch)``, if any.
 
@@ -96,9 +96,15 @@ class GeodesicPath(EvaluationMeasurement):
         if num_batches < 0:
             msg = f"GeodesicPath(num_batches={num_batches}): must be at least 0; 0 for all."
             raise ValueError(msg)
-        if metric not in get_args(Metric):
-            msg = f"GeodesicPath(metric={metric!r}): choose from {', '.join(get_args(Metric))}."
-            raise ValueError(msg)
+        for name, value, allowed in (
+            ("method", method, get_args(Method)),
+            ("metric", metric, get_args(Metric)),
+            ("quantity", quantity, ("training", "evaluated")),
+            ("count", count, ("all", "weights")),
+        ):
+            if value not in allowed:
+                msg = f"GeodesicPath({name}={value!r}): choose from {', '.join(allowed)}."
+                raise ValueError(msg)
         self.reference = reference
         self.level = level
         self.method: Method = method
@@ -113,28 +119,28 @@ class GeodesicPath(EvaluationMeasurement):
         self.error_fn = error_fn
 
     def _forget(self) -> None:
-        self._evaluated: list[Any] = []
+        self._evaluated = EvaluatedBatches()
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
-        del trainer, pl_module, dataloader_idx
+        del pl_module
         if self.quantity == "evaluated":
-            with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
-                self._evaluated.append(apply_to_collection(batch, Tensor, torch.clone))
+            self._evaluated.add(trainer, batch, dataloader_idx)
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Search for the path, at the quantity of the stage."""
         with away_from_inference(), as_measured(pl_module), status_line(show=shows_progress(trainer)):
             batches = training_batches(trainer, pl_module, self.num_batches)
-            held = gather_batches(trainer, pl_module, self._evaluated) or None
+            held = self._evaluated.gather(pl_module) or None
             landscapes = {
                 metric: self._landscape(pl_module, metric, batches, held) for metric in self._metrics(pl_module)
             }
             landscape = landscapes[self.metric]
             state = reference_state(pl_module, self.reference, "GeodesicPath")
+            check_same_buffers(pl_module, state)
             if self.align:
                 state = aligned(pl_module, state, batches[0], self.loss_fn or own_loss)
             ends = torch.stack([flat(pl_module), flat(pl_module, state)])
-            level = float(landscape.values(ends).max()) if self.level is None else self.level
+            level = higher_end(landscape, ends) if self.level is None else self.level
             (path,) = find_paths(landscape, ends[:1], ends[1:], level, self.method, self.settings, state=self.resume)
             summary = path.summary()
             for metric, other in landscapes.items():
@@ -171,6 +177,8 @@ class GeodesicPath(EvaluationMeasurement):
     def _show(self, trainer: Trainer, landscape: ModelLandscape, path: Path, stage: str) -> None:
         file = run_directory(trainer) / "paths" / f"{stage}.pt"
         path.save(file)
+        rows = list(zip(path.position.tolist(), path.values.tolist(), strict=True))
+        log_table(trainer, f"{stage}/geodesic_profile", ["position", self.metric], rows)
         shown = [
             log_figure(
                 trainer, f"{stage}/geodesic_profile", draw_profile(path, f"{self.metric}, {self.quantity} batches")
@@ -189,6 +197,13 @@ class GeodesicPath(EvaluationMeasurement):
 
 
 def settings_of(convention: Literal["certified", "authors"], **changes: Any) -> Settings:
-    """Give the settings of a convention, some of them changed."""
+    """Give the settings of a convention, some of them changed.
+
+    Raises:
+        ValueError: If there is no such convention.
+    """
+    if convention not in {"certified", "authors"}:
+        msg = f"convention={convention!r}: choose from certified, authors."
+        raise ValueError(msg)
     base = vars(AUTHORS if convention == "authors" else Settings())
     return Settings(**{**base, **changes})

@@ -24,10 +24,11 @@ __all__ = ["LevelSetComponents"]
 class LevelSetComponents(Callback):
     r"""Measure in ``test`` how many components K trained networks form at each level of the loss.
 
-    Copies of the module with fresh initial weights are trained together, by Adam on the training batches, each kept at
-    the first step below each level. At a level every pair is connected by dynamic string sampling; networks that found
-    paths join are certainly in one component of :math:`\{\theta : E(\theta) \le u\}`. A search that fails proves
-    nothing, so the number is an upper bound for these networks. The module itself is left as it was.
+    Copies of the module with fresh initial weights are trained together, by Adam on the training batches, each kept
+    when it is first seen below each level: after every step where the data are one batch, else every 100. At a level
+    every pair is connected by dynamic string sampling; networks that found paths join are certainly in one component of
+    :math:`\{\theta : E(\theta) \le u\}`. A search that fails proves nothing, so the number is an upper bound for these
+    networks. The module itself is left as it was.
 
     Logs, for each level L, ``test/components/number/level_L``, and ``test/components/connected/level_L``, the share of
     pairs that were connected directly. Writes a table of the pairs and a figure of the graphs. On several ranks the

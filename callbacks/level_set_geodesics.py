@@ -27,7 +27,7 @@ from .geodesics.settings import Settings
 from .geodesics.status import status_line
 from .level_set_report import COLUMNS, agreements, show_levels
 from .media import shows_progress
-from .training_batches import away_from_inference, gather_batches, training_batches
+from .training_batches import EvaluatedBatches, away_from_inference, training_batches
 
 __all__ = ["LevelSetGeodesics"]
 
@@ -44,10 +44,10 @@ class LevelSetGeodesics(Callback):
     itself is left as it was. Large networks are trained one after another, in the Trainer's precision and with dropout
     where they have it; what a level bounds is always measured in full precision, without dropout.
 
-    With ``metric="loss"`` the level bounds the training loss, and a network is looked at after every step. Otherwise it
-    bounds a held-out quantity on all samples that the test loop evaluates, which train nothing, and a network is
-    looked at every ``network_block`` steps: the ``error`` of the module (``error(batch)``, for a classifier the share
-    of wrong labels), or the ``perplexity``, the exponential of its loss.
+    With ``metric="loss"`` the level bounds the training loss. Otherwise it bounds a held-out quantity on all samples
+    that the test loop evaluates, which train nothing: the ``error`` of the module (``error(batch)``, for a classifier
+    the share of wrong labels), or the ``perplexity``, the exponential of its loss. A network is looked at every
+    ``network_block`` steps; after every step where the step's loss is the quantity itself: all data are one batch.
 
     Logs, for each level L, over the pairs that were connected: ``test/geodesic/length/level_L`` (normalised length) and
     ``test/geodesic/beads/level_L`` (ends included), each with ``_stderr``; ``test/geodesic/connected/level_L`` (their
@@ -56,7 +56,8 @@ class LevelSetGeodesics(Callback):
     ``test/geodesic/certified/``. With published values also ``test/geodesic/length_agreement`` and
     ``.../beads_agreement``: the share of published levels at which the length is within two published error bars, and
     the beads within 20 %. Writes a table and a figure. On several ranks the networks, the beads and the
-    points that are tested are shared out.
+    points that are tested are shared out; a rank that has none left waits for the others, so give the strategy a
+    ``timeout`` longer than the longest training of a bead.
 
     Args:
         levels: Levels, in units of the metric: an error is a share in [0, 1].
@@ -72,11 +73,10 @@ class LevelSetGeodesics(Callback):
         decay_steps: Steps of a network, or of a bead, in which its rate falls to a tenth; ``None`` for a constant rate.
         clip: Gradients are scaled to at most this norm; ``None`` for as they are.
         max_steps: Most steps of a network.
-        network_block: Steps between two looks at the held-out quantity of a network.
+        network_block: Steps between two looks at a network.
         bead_steps: Most steps of a bead.
         block: Steps between two looks at a bead.
         bead: Beads are trained below this share of the level.
-        ends: Networks are kept when first seen below this share of the level.
         accept: The authors' convention accepts this multiple of the level; infinite to test no segment.
         grid: Points tested first on a segment, both ends included.
         split: Where a segment that fails gets its bead: in the middle, or where it is highest.
@@ -86,8 +86,8 @@ class LevelSetGeodesics(Callback):
         mark: A level to be marked in the figure, e.g. that below which no constant function lies.
         resume: Folder, which all ranks see, in which networks, beads and levels that are done are kept until the end:
             a measurement that was killed and is started again goes on there. They lie in a folder named by a digest of
-            the settings, the initial networks and the data, so they never serve another measurement. ``None`` keeps
-            nothing.
+            the settings, the initial networks, what loss and quantity are there, and the data, so that they do not
+            serve another measurement. ``None`` keeps nothing.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -110,7 +110,6 @@ class LevelSetGeodesics(Callback):
         bead_steps: int = 20000,
         block: int = 15,
         bead: float = 0.95,
-        ends: float = 1.0,
         accept: float = 1.1,
         grid: int = 101,
         split: Literal["middle", "highest"] = "middle",
@@ -135,13 +134,14 @@ class LevelSetGeodesics(Callback):
                 "and enough of them; 0 for two a pair."
             )
             raise ValueError(msg)
-        for name, value, allowed in (("convention", convention, Convention), ("metric", metric, Metric)):
-            if value not in get_args(allowed):
-                msg = f"LevelSetGeodesics({name}={value!r}): choose from {', '.join(get_args(allowed))}."
+        for name, value, allowed in (
+            ("convention", convention, get_args(Convention)),
+            ("metric", metric, get_args(Metric)),
+            ("count", count, ("all", "weights")),
+        ):
+            if value not in allowed:
+                msg = f"LevelSetGeodesics({name}={value!r}): choose from {', '.join(allowed)}."
                 raise ValueError(msg)
-        if not 0 < ends <= 1:
-            msg = f"LevelSetGeodesics(ends={ends}): must be in (0, 1]."
-            raise ValueError(msg)
         if any(len(point) != 4 for point in published):
             msg = "LevelSetGeodesics(published=...): each point is [level, length, error of the length, beads]."
             raise ValueError(msg)
@@ -149,7 +149,6 @@ class LevelSetGeodesics(Callback):
         self.pairs = pairs
         self.networks = networks or 2 * pairs
         self.metric: Metric = metric
-        self.ends = ends
         clip = float("inf") if clip is None else clip
         decay = float("inf") if decay_steps is None else decay_steps
         shared = {"optimizer": optimizer, "lr": lr, "decay_steps": decay, "clip": clip, "max_steps": bead_steps,
@@ -160,17 +159,17 @@ class LevelSetGeodesics(Callback):
         #: Settings of each search between the same networks.
         self.searches: dict[str, Settings] = chosen if convention == "both" else {convention: chosen[convention]}
         self.training = {"optimizer": optimizer, "lr": lr, "decay_steps": decay, "clip": clip, "max_steps": max_steps,
-                         "block": 0 if metric == "loss" else network_block}  # fmt: skip
+                         "block": network_block}  # fmt: skip
         self.count: Literal["all", "weights"] = count
         self.published = [list(map(float, point)) for point in published]
         self.mark = mark
         self.resume = FilePath(resume).expanduser() if resume is not None else None
-        self._held_out: list[Any] = []
+        self._held_out = EvaluatedBatches()
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to keep what is evaluated."""
         del trainer, pl_module
-        self._held_out = []
+        self._held_out = EvaluatedBatches()
 
     def on_test_batch_end(
         self,
@@ -182,10 +181,9 @@ class LevelSetGeodesics(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch that the level is measured on."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        del pl_module, outputs, batch_idx
         if self.metric != "loss":
-            with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
-                self._held_out.append(apply_to_collection(batch, Tensor, torch.clone))
+            self._held_out.add(trainer, batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
@@ -193,9 +191,8 @@ class LevelSetGeodesics(Callback):
             seed = trainer.strategy.broadcast(torch.initial_seed())
             starts = fresh_points(pl_module, self.networks, seed)
             landscape = self._landscape(trainer, pl_module, seed)
-            limits = [self.ends * level for level in self.levels]
             kept = self._kept(trainer, landscape, starts)
-            networks, reached = snapshots(landscape, starts, limits, **self.training, kept=kept)
+            networks, reached = snapshots(landscape, starts, self.levels, **self.training, kept=kept)
             if starts.shape[1] >= LARGE:  # a value costs far more than recognising the point
                 landscape = Remembered(landscape)
             rows = {
@@ -211,7 +208,7 @@ class LevelSetGeodesics(Callback):
         for name, value in agreements(next(iter(rows.values())), self.published).items():
             pl_module.log(f"test/geodesic/{name}_agreement", value, sync_dist=True, batch_size=1)
         show_levels(trainer, rows, self.published, self.mark)
-        self._held_out = []
+        self._held_out = EvaluatedBatches()
         trainer.strategy.barrier("LevelSetGeodesics")
         if kept is not None and trainer.is_global_zero:
             shutil.rmtree(kept, ignore_errors=True)
@@ -224,7 +221,7 @@ class LevelSetGeodesics(Callback):
             pl_module,
             training_batches(trainer, pl_module, 0),
             level_fn=own_error if self.metric == "error" else None,
-            level_batches=gather_batches(trainer, pl_module, self._held_out) or None,
+            level_batches=self._held_out.gather(pl_module) or None,
             level_scale=torch.exp if self.metric == "perplexity" else None,
             count=self.count,
             training=as_trained(trainer, pl_module, seed) if differs_in_training(trainer, pl_module) else None,
@@ -234,10 +231,13 @@ class LevelSetGeodesics(Callback):
         """Give the folder of what this measurement has so far."""
         if self.resume is None:
             return None
-        settings = (self.levels, self.pairs, self.metric, self.ends, self.count, self.searches, self.training)
+        settings = (self.levels, self.pairs, self.metric, self.count, self.searches, self.training)
         digest = hashlib.blake2b(repr((settings, trainer.precision)).encode(), digest_size=8)
         digest.update(starts.cpu().numpy().tobytes())
-        for batches in (landscape.batches[:1], landscape.level_batches):
+        # what neither settings nor weights show: activations, the form of the loss; to digits that all machines give
+        first = starts[:1]
+        digest.update(f"{float(landscape.gradient(first, 0)[0]):.4g} {float(landscape.values(first)):.4g}".encode())
+        for batches in (landscape.batches, landscape.level_batches):
             apply_to_collection(batches, Tensor, lambda part: digest.update(part.cpu().numpy().tobytes()))
         return self.resume / trainer.strategy.broadcast(digest.hexdigest())
 

@@ -14,10 +14,10 @@ __all__ = ["LevelSetSnapshots"]
 class LevelSetSnapshots(Callback):
     """Save the weights the first time a logged quantity falls below each level: one training run serves all levels.
 
-    Looks at the quantity at the end of every training epoch, after the validation of that epoch. Writes
-    ``snapshots/level_<level>.ckpt`` in the run directory (``state_dict``, ``level``, ``value``, ``epoch``,
-    ``global_step``), which :class:`GeodesicPath` takes as ``reference``. Costs nothing else. On several ranks log the
-    quantity with ``sync_dist=True``, so that all of them see the same; rank zero writes.
+    Looks at the quantity at the end of every training epoch, after the last validation in it. Writes
+    ``snapshots/<monitor>_<level>.ckpt`` in the run directory, / written _ (``state_dict``, ``level``, ``value``,
+    ``epoch``, ``global_step``), which :class:`GeodesicPath` takes as ``reference``. Costs nothing else. On several
+    ranks log the quantity with ``sync_dist=True``, so that all of them see the same; rank zero writes.
 
     Args:
         levels: The levels, in units of the quantity.
@@ -43,11 +43,12 @@ class LevelSetSnapshots(Callback):
         """Compare the quantity with the levels that were not reached yet.
 
         Raises:
-            ValueError: If the quantity was never logged.
+            ValueError: If the quantity is not there after an epoch with a validation.
         """
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
-            if getattr(trainer, "fast_dev_run", False):
+            every = trainer.check_val_every_n_epoch  # None: validations are counted in batches
+            if getattr(trainer, "fast_dev_run", False) or every is None or (trainer.current_epoch + 1) % every:
                 return
             known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             msg = f"LevelSetSnapshots(monitor={self.monitor!r}): no such quantity was logged; there are {known}."
@@ -58,6 +59,11 @@ class LevelSetSnapshots(Callback):
                 self._save(trainer, pl_module, level, float(value))
         if self.stop and len(self.reached) == len(self.levels):
             trainer.should_stop = True
+
+    @property
+    def state_key(self) -> str:
+        """Keep the levels of each quantity apart in a checkpoint."""
+        return self._generate_state_key(monitor=self.monitor)
 
     def state_dict(self) -> dict[str, Any]:
         """Give the levels that were reached, so that a resumed run does not save them again."""
@@ -70,6 +76,6 @@ class LevelSetSnapshots(Callback):
     def _save(self, trainer: Trainer, pl_module: LightningModule, level: float, value: float) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        path = run_directory(trainer) / "snapshots" / f"level_{level:g}.ckpt"
+        path = run_directory(trainer) / "snapshots" / f"{self.monitor.replace('/', '_')}_{level:g}.ckpt"
         place = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
         write(path, {"state_dict": pl_module.state_dict(), "level": level, "value": value, **place})

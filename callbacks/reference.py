@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
+
+from .geodesics.kept import read
 
 __all__ = ["check_reference", "reference_state"]
 
@@ -36,9 +37,9 @@ def reference_state(module: LightningModule, reference: str, owner: str) -> dict
         Tensors by name, those that the file has.
 
     Raises:
-        ValueError: If the file holds no ``state_dict``, or one whose parameters differ.
+        ValueError: If the file is damaged, or holds no ``state_dict``, or one whose parameters differ.
     """
-    content = torch.load(reference, map_location=module.device, weights_only=True)
+    content = read(reference, module.device)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         msg = f"{owner}(reference={reference!r}): the file holds no state_dict; give a checkpoint."

@@ -1,23 +1,32 @@
-"""Training batches for measurements that train something of their own, such as the beads of a path."""
+"""Batches for measurements that train something of their own, such as the beads of a path."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from lightning_fabric.utilities import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
-from torch.utils.data import DataLoader, IterableDataset
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
-__all__ = ["away_from_inference", "gather_batches", "training_batches"]
+from .classification import dataloader, place_samples
+from .geodesics.landscape import num_samples
+
+__all__ = ["EvaluatedBatches", "away_from_inference", "training_batches"]
 
 
 def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: int) -> list[Any]:
     """Give training batches, the same on every rank and for any number of ranks, on the module's device.
 
     The samples are dealt out anew, in an order drawn once: the loader's own sampler gives each rank other samples, and
-    leaves some out.
+    leaves some out. What a dataset draws itself, e.g. crops, is drawn once too, and from the same seed on every rank.
 
     Args:
         trainer: The running trainer; outside of ``fit`` its datamodule gives the loader.
@@ -51,20 +60,53 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         collate_fn=loader.collate_fn,
         generator=torch.Generator().manual_seed(0),
     )
-    return [_on_device(trainer, pl_module, batch) for batch in islice(fixed, num_batches or None)]
+    with isolate_rng():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  # what a dataset of others may draw from
+        torch.manual_seed(0)
+        return [_as_in_training(trainer, pl_module, batch) for batch in islice(fixed, num_batches or None)]
 
 
-def gather_batches(trainer: Trainer, pl_module: LightningModule, batches: list[Any]) -> list[Any]:
-    """Give the batches of all ranks, first those of rank zero, on the module's device."""
-    if dist.is_available() and dist.is_initialized():
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, batches)
-        batches = [batch for part in parts for batch in part]
-    return [_on_device(trainer, pl_module, batch) for batch in batches]
+def _as_in_training(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
+    """Take a batch through the hooks that a training step's goes through."""
+    batch = pl_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
+    return trainer.strategy.batch_to_device(batch, pl_module.device)
 
 
-def _on_device(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
-    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), pl_module.device)
+class EvaluatedBatches:
+    """The batches of an evaluation loop, copied as they come, without the samples that a sampler repeats."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._seen: dict[int, int] = {}
+
+    def add(self, trainer: Trainer, batch: Any, dataloader_idx: int) -> None:
+        """Copy a batch."""
+        loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        loader = dataloader(loaders, dataloader_idx)
+        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+        with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
+            # torch's own sampler pads, so that each process has as many samples; ours does not
+            if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):  # pyright: ignore[reportArgumentType]
+                size, seen = num_samples(batch), self._seen.get(dataloader_idx, 0)
+                self._seen[dataloader_idx] = seen + size
+                place, total = place_samples(loader, seen, size, trainer)
+                new = int((place < (total or 0)).sum())  # repeats come last
+                batch = apply_to_collection(
+                    batch, Tensor, lambda part: part[:new] if part.shape[:1] == (size,) else part
+                )
+                if not new:
+                    return
+            self._batches.append(apply_to_collection(batch, Tensor, torch.clone))
+
+    def gather(self, pl_module: LightningModule) -> list[Any]:
+        """Give the batches of all ranks, first those of rank zero, on the module's device."""
+        batches = self._batches
+        if dist.is_available() and dist.is_initialized():
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, batches)
+            batches = [batch for part in parts for batch in part]
+        return [move_data_to_device(batch, pl_module.device) for batch in batches]
 
 
 @contextmanager

@@ -35,7 +35,8 @@ def aligned(module: nn.Module, state: State, batch: Any, loss_fn: LossFunction) 
     """
     prefix, network = innermost(module)
     units = hidden_units(network)
-    inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    own = network.state_dict()
+    inner = {name: state[prefix + name].to(own[name]) for name in own if prefix + name in state}
     orders = match_weights(dict(network.named_parameters()), inner, units)
     new = permuted(inner, units, orders)
     _check_function(module, network, inner, new, batch, loss_fn)
@@ -151,9 +152,9 @@ def _check_function(
     module: nn.Module, network: nn.Module, before: State, after: State, batch: Any, loss_fn: LossFunction
 ) -> None:
     """Compare the outputs of two states of a network on the inputs that the loss gives it."""
-    inputs: list[Any] = []
+    inputs: list[tuple[Any, Any]] = []
     with as_measured(module):
-        hook = network.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments))
+        hook = network.register_forward_pre_hook(lambda _, *given: inputs.append(given), with_kwargs=True)
         try:
             loss_fn(module, batch)
         finally:
@@ -161,8 +162,14 @@ def _check_function(
         if not inputs:
             msg = f"align: the loss never calls {type(network).__name__}.forward, which was traced. Search unaligned."
             raise ValueError(msg)
-        for arguments in inputs:
-            old, new = (functional_call(network, dict(state), arguments) for state in (before, after))
+        for given in inputs:
+            old, new = (functional_call(network, dict(state), *given) for state in (before, after))
+            if not isinstance(old, Tensor):
+                msg = (
+                    f"align: {type(network).__name__} gives a {type(old).__name__}, so its outputs cannot be compared; "
+                    "it must give a tensor. Search unaligned."
+                )
+                raise ValueError(msg)
             difference, scale = float((old - new).abs().max()), float(old.abs().max())
             if not difference <= torch.finfo(old.dtype).eps ** 0.5 * scale:
                 msg = (

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .descent import LARGE
 from .landscape import Landscape
 from .settings import Settings
 
@@ -29,7 +30,7 @@ def bezier(landscape: Landscape, start: Tensor, end: Tensor, settings: Settings)
         Corners of a polyline along the curve, (``images``, P), with both ends.
     """
     control = torch.lerp(start, end, 0.5)
-    optimizer = torch.optim.Adam([control], lr=settings.lr)
+    optimizer = torch.optim.Adam([control], lr=settings.lr, fused=start.numel() >= LARGE or None)
     for step in range(settings.max_steps):
         t = (0.5 + step * 0.6180339887498949) % 1
         _, gradient = landscape.gradient(_curve(start, control, end, torch.tensor([t]).to(start)), step)

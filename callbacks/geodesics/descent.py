@@ -131,7 +131,7 @@ def snapshots(
     *,
     lr: float,
     max_steps: int,
-    block: int = 0,
+    block: int = 100,
     optimizer: Literal["adam", "sgd"] = "adam",
     clip: float = float("inf"),
     decay_steps: float = float("inf"),
@@ -145,8 +145,8 @@ def snapshots(
         levels: Levels, L of them.
         lr: Rate, > 0.
         max_steps: Most steps.
-        block: Steps between two looks at the quantity of the level; 0 to look at the training loss of the step, at
-            every step.
+        block: Steps between two looks at the quantity of the level, >= 1. Where it is the loss that every step gives
+            anyway, every step is a look.
         optimizer: Adam or plain gradient descent.
         clip: Gradients are scaled to at most this norm, > 0.
         decay_steps: Steps in which the rate falls to a tenth, > 0.
@@ -182,10 +182,10 @@ def _snapshots(
     reached = torch.zeros(len(points), len(levels), dtype=torch.bool, device=points.device)
     for step in range(max_steps):
         losses, gradient = landscape.gradient(rows.points, step)
-        if block:
+        if not landscape.level_is_loss:
             looked = step > 0 and step % block == 0
             losses = landscape.values(rows.points) if looked else torch.full_like(losses, float("inf"))
-        if step % (block or 100) == 0:
+        if step % block == 0:
             detail(f"Step {step} of {max_steps}, {float(losses.min()):.4g} (to {levels[-1]:.4g}).")
         new = (losses[:, None] < limits) & ~reached[rows.index]
         for number, mask in enumerate(new.T if bool(new.any()) else []):

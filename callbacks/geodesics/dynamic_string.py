@@ -1,5 +1,6 @@
 """Dynamic String Sampling: a polyline that gets a trained bead wherever it rises above the level."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path as FilePath
@@ -7,7 +8,7 @@ from pathlib import Path as FilePath
 import torch
 from torch import Tensor
 
-from .kept import write
+from .kept import read, write
 from .landscape import Landscape
 from .profile import certify
 from .ranks import rank_and_size
@@ -57,7 +58,7 @@ def dynamic_strings(
     between its ends, which is trained to ``bead`` times the level. As soon as a bead is done its two segments are
     tested: slow beads hold up nobody else. A bead that stays above what is accepted, or a segment that fails after
     ``max_passes`` halvings, ends the search of its pair. On several processes beads and tested points are shared
-    out; the result is that of one.
+    out; the result is that of one, to rounding.
 
     Args:
         landscape: The loss.
@@ -69,9 +70,13 @@ def dynamic_strings(
 
     Returns:
         The beads of each pair, (K, P), and whether all of its segments passed.
+
+    Raises:
+        ValueError: If the file holds another search.
     """
-    strings = _restore(state, starts, ends, 2**settings.max_passes)
-    training = Training(landscape, settings.bead * level, settings)
+    strings = [_String(*pair, 2**settings.max_passes) for pair in zip(starts, ends, strict=True)]
+    kept = None if state is None else _State(state, landscape, strings, level, settings)
+    training = Training(landscape, settings.target(level), settings)
     waiting: dict[int, _Segment] = {}
     number = 0
     untested = [(pair, *ends) for pair, s in enumerate(strings) for ends in s.segments() if ends not in s.passed]
@@ -88,10 +93,11 @@ def dynamic_strings(
         if not training.owners:
             break
         done = [(waiting.pop(label), bead, value) for label, bead, value in training.advance()]
-        untested = _insert(strings, done, settings.accept * level)
-        if done:
-            _store(state, strings, settings)
-    _forget(state)
+        untested = _insert(strings, done, settings.accepted(level))
+        if done and kept is not None:
+            kept.store(strings)
+    if kept is not None:
+        kept.forget()
     return [(string.polyline(), string.complete()) for string in strings]
 
 
@@ -123,12 +129,12 @@ def _failing(
         torch.stack([strings[pair].beads[last] for pair, _, last in todo]),
         grid=settings.grid,
         tolerance=settings.tolerance * abs(level) if settings.refine else None,
-        ceiling=settings.accept * level,
+        ceiling=settings.accepted(level),
     )
     splits = []
     for segment, profile in zip(todo, profiles, strict=True):
         pair, *ends = segment
-        if profile.maximum <= settings.accept * level:
+        if profile.maximum <= settings.accepted(level):
             strings[pair].passed.add((ends[0], ends[1]))
         else:
             splits.append((segment, 0.5 if settings.split == "middle" else profile.highest))
@@ -153,30 +159,44 @@ def _insert(
     return halves
 
 
-def _restore(state: FilePath | None, starts: Tensor, ends: Tensor, size: int) -> list[_String]:
-    strings = [_String(*pair, size) for pair in zip(starts, ends, strict=True)]
-    if state is None or not state.is_file():
-        return strings
-    saved = torch.load(state, map_location=starts.device, weights_only=True)
-    pairs = torch.stack([beads[[0, -1]] for _, beads, _, _ in saved["strings"]])
-    if not torch.equal(pairs, torch.stack([starts, ends], dim=1)):
-        msg = f"{state} holds a search between other networks; delete it, or give another file."
-        raise ValueError(msg)
-    if saved["size"] != size:
-        msg = f"{state} holds a search with another max_passes; give the same one, or delete the file."
-        raise ValueError(msg)
-    for string, (places, beads, passed, alive) in zip(strings, saved["strings"], strict=True):
-        string.beads, string.passed, string.alive = dict(zip(places, beads, strict=True)), set(passed), alive
-    return strings
+class _State:
+    """The file of a search: what was asked for, and the beads that are done; restores the strings if it is there.
 
+    What was asked for: the settings, the ends, the level, and the values of the ends, by which another metric, or
+    other batches, are noticed.
+    """
 
-def _store(state: FilePath | None, strings: Sequence[_String], settings: Settings) -> None:
-    if state is None or rank_and_size()[0] != 0:
-        return
-    content = [(sorted(s.beads), s.polyline(), sorted(s.passed), s.alive) for s in strings]
-    write(state, {"strings": content, "size": 2**settings.max_passes})
+    def __init__(
+        self, file: FilePath, landscape: Landscape, strings: Sequence[_String], level: float, settings: Settings
+    ) -> None:
+        self.file = file
+        pairs = torch.stack([string.polyline() for string in strings])
+        values = landscape.values_together(pairs.flatten(0, 1))
+        self.asked = {"settings": {**vars(settings)}, "level": level, "ends": pairs, "values": values}
+        if not file.is_file():
+            return
+        saved = read(file, pairs.device)
+        if not isinstance(saved, dict) or saved.keys() != {*self.asked, "strings"}:
+            msg = f"{file} holds no search; delete it, or give another file."
+            raise ValueError(msg)
+        for name, fits in (
+            ("between other networks", torch.equal(saved["ends"], pairs)),
+            ("with other settings", saved["settings"] == self.asked["settings"]),
+            # to rounding: the values may come from another number of processes
+            (f"at the level {saved['level']:g}, not {level:g}", math.isclose(saved["level"], level, rel_tol=1e-5)),
+            ("on other batches or of another quantity", torch.allclose(saved["values"], values, rtol=1e-4)),
+        ):
+            if not fits:
+                msg = f"{file} holds a search {name}; delete it, or give another file."
+                raise ValueError(msg)
+        for string, (places, beads, passed, alive) in zip(strings, saved["strings"], strict=True):
+            string.beads, string.passed, string.alive = dict(zip(places, beads, strict=True)), set(passed), alive
 
+    def store(self, strings: Sequence[_String]) -> None:
+        if rank_and_size()[0] == 0:
+            beads = [(sorted(s.beads), s.polyline(), sorted(s.passed), s.alive) for s in strings]
+            write(self.file, {**self.asked, "strings": beads})
 
-def _forget(state: FilePath | None) -> None:
-    if state is not None and rank_and_size()[0] == 0:
-        state.unlink(missing_ok=True)
+    def forget(self) -> None:
+        if rank_and_size()[0] == 0:
+            self.file.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .descent import LARGE
 from .landscape import Landscape
 from .settings import Settings
 
@@ -32,13 +33,13 @@ def elastic_band(landscape: Landscape, start: Tensor, end: Tensor, settings: Set
     t = torch.linspace(0, 1, settings.images).to(start)
     chain = torch.lerp(start, end, t[:, None])
     inner = chain[1:-1].clone()
-    optimizer = torch.optim.Adam([inner], lr=settings.lr)
+    optimizer = torch.optim.Adam([inner], lr=settings.lr, fused=start.numel() >= LARGE or None)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.max_steps)
-    ends, _ = landscape.gradient(chain[[0, -1]], 0)
     for step in range(settings.max_steps):
-        values, gradient = landscape.gradient(inner, step)
         chain = torch.cat([start[None], inner, end[None]])
-        tangent = tangents(chain, torch.cat([ends[:1], values, ends[1:]]))
+        values, gradient = landscape.gradient(chain, step)  # of the ends too: on the step's batch they are compared
+        gradient = gradient[1:-1]
+        tangent = tangents(chain, values)
         lengths = torch.linalg.vector_norm(chain.diff(dim=0), dim=1)
         along = (gradient * tangent).sum(1) + settings.spring * lengths.diff()
         inner.grad = gradient - along[:, None] * tangent

@@ -1,13 +1,14 @@
 """What a long search keeps on disk until its end, so that it goes on after a kill."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["once", "write"]
+__all__ = ["once", "read", "write"]
 
 _T = TypeVar("_T")
 
@@ -20,6 +21,20 @@ def write(path: FilePath, content: Any) -> None:
     os.replace(partial, path)  # noqa: PTH105  # atomic: a killed process never leaves half a file
 
 
+def read(path: FilePath | str, device: torch.device | str = "cpu") -> Any:
+    """Read a file of tensors, numbers and containers of them onto a device.
+
+    Raises:
+        ValueError: If it is damaged, or no such file.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"{path} cannot be read: {reason} It is damaged, or no file of tensors; delete it or give another one."
+        raise ValueError(msg) from error
+
+
 def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = True) -> _T:
     """Give what was kept in a file, or compute it and keep it there.
 
@@ -29,7 +44,7 @@ def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = Tru
         writes: Whether this process is the one that writes.
     """
     if path is not None and path.is_file():
-        return torch.load(path, weights_only=True)
+        return read(path)
     result = compute()
     if path is not None and writes:
         write(path, result)

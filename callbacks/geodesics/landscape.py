@@ -19,6 +19,7 @@ __all__ = [
     "Surface",
     "as_measured",
     "flat",
+    "num_samples",
     "own_error",
     "own_loss",
     "unflat",
@@ -38,10 +39,12 @@ class Landscape(ABC):
     Attributes:
         counted: Which parameters lengths count, (P,) bool; ``None`` for all.
         period: Gradients repeat after so many steps; 0 if they never do.
+        level_is_loss: Whether the loss that :meth:`gradient` gives is the quantity of the level.
     """
 
     counted: Tensor | None = None
     period: int = 1
+    level_is_loss: bool = True
 
     @abstractmethod
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -103,8 +106,8 @@ class ModelLandscape(Landscape):
             outside of it.
 
     Raises:
-        ValueError: If there is no batch or no loss, ``chunk_bytes`` is not positive, or a layer keeps statistics that
-            cannot be re-estimated.
+        ValueError: If there is no batch or no loss, ``chunk_bytes`` is not positive, ``count`` is something else, or a
+            layer keeps statistics that cannot be re-estimated.
     """
 
     def __init__(
@@ -126,6 +129,9 @@ class ModelLandscape(Landscape):
         if chunk_bytes < 1:
             msg = f"ModelLandscape(chunk_bytes={chunk_bytes}): must be positive, in bytes, e.g. {2**23}."
             raise ValueError(msg)
+        if count not in {"all", "weights"}:
+            msg = f"count={count!r}: lengths count all parameters or the weights; choose from all, weights."
+            raise ValueError(msg)
         if loss_fn is None and not callable(getattr(module, "loss", None)):
             msg = f"{type(module).__name__} has no loss(batch); give loss_fn(module, batch)."
             raise ValueError(msg)
@@ -140,6 +146,8 @@ class ModelLandscape(Landscape):
         self._shapes = _shapes(module, "module.")
         self._tied = len(self._shapes) < len(list(module.named_parameters(remove_duplicate=False)))
         self._norms = batch_norms(module)
+        plain = level_fn is None and level_batches is None and level_scale is None and training is None
+        self.level_is_loss = plain and len(batches) == 1 and not self._norms
         self.counted = None
         if count == "weights":
             self.counted = torch.cat([torch.full((p.numel(),), p.ndim > 1) for p in module.parameters()])

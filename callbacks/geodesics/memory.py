@@ -25,6 +25,7 @@ class Remembered(Landscape):
         self.landscape = landscape
         self.counted = landscape.counted
         self.period = landscape.period
+        self.level_is_loss = landscape.level_is_loss
         self._own: dict[bytes, Tensor] = {}
         self._common: dict[bytes, Tensor] = {}  # the same on all processes
 

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .kept import write
+from .kept import read, write
 
 __all__ = ["Path", "barrier", "segment_lengths"]
 
@@ -113,7 +112,7 @@ class Path:
         if not FilePath(path).is_file():
             msg = f"no path at {path}; `theodolite connect` and the callbacks write them as paths/*.pt."
             raise FileNotFoundError(msg)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = read(path)
         if not isinstance(content, dict) or set(content) != set(cls.__dataclass_fields__):
             msg = f"{path} is no saved path; give a file that Path.save wrote."
             raise ValueError(msg)

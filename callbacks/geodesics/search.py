@@ -1,7 +1,7 @@
 """Find a path between two networks, or between many pairs at once, by any method."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .alignment import aligned
+from .batch_norm import batch_norms
 from .curves import bezier
 from .dynamic_string import dynamic_strings
 from .elastic_band import elastic_band
@@ -17,7 +18,7 @@ from .path import Path, segment_lengths
 from .profile import certify
 from .settings import Settings
 
-__all__ = ["Method", "check_same_parameters", "connect", "find_paths"]
+__all__ = ["Method", "check_same_buffers", "check_same_parameters", "connect", "find_paths", "higher_end"]
 
 Method = Literal["dss", "linear", "bezier", "neb"]
 
@@ -63,10 +64,11 @@ def connect(
         The path; its maximum is certified on a refined grid by every method.
 
     Raises:
-        ValueError: If the networks differ in their parameters, an end is above the level or not a number, the method is
-            unknown, or the network cannot be aligned.
+        ValueError: If the networks differ in their parameters or buffers, an end is above the level or not a number,
+            the method is unknown, or the network cannot be aligned.
     """
     check_same_parameters(model_a, model_b)
+    check_same_buffers(model_a, model_b.state_dict())
     landscape = ModelLandscape(
         model_a,
         batches,
@@ -115,7 +117,7 @@ def find_paths(
     if method not in get_args(Method):
         msg = f"connect(method={method!r}): choose from {', '.join(get_args(Method))}."
         raise ValueError(msg)
-    _check_ends(landscape, torch.cat([starts, ends]), settings.accept * level)
+    _check_ends(landscape, torch.cat([starts, ends]), settings.accepted(level))
     match method:
         case "dss":
             found = dynamic_strings(landscape, starts, ends, level, settings, state)
@@ -126,6 +128,12 @@ def find_paths(
         case "neb":
             found = [(elastic_band(landscape, *pair, settings), True) for pair in zip(starts, ends, strict=True)]
     return [_tested(landscape, beads, passed, level, method, settings) for beads, passed in found]
+
+
+def higher_end(landscape: Landscape, ends: Tensor) -> float:
+    """Give the largest value of points (n, P), and its rounding more: evaluated with others it may come out higher."""
+    worst = float(landscape.values_together(ends).max())
+    return worst + 64 * torch.finfo(ends.dtype).eps * abs(worst)
 
 
 def _tested(
@@ -140,7 +148,7 @@ def _tested(
     position = torch.cat([start + profile.t * (length / total) for start, length, profile in zip(
         starts, lengths, profiles, strict=True)])  # fmt: skip
     values = torch.cat([profile.values for profile in profiles])
-    accepted = settings.accept * level
+    accepted = settings.accepted(level)
     connected = passed and (method == "dss" or bool((values <= accepted).all()))
     return Path(beads, position.clamp(0, 1), values, level, accepted, connected, method, landscape.counted)
 
@@ -170,4 +178,27 @@ def check_same_parameters(model_a: nn.Module, model_b: nn.Module) -> None:
         if first.get(name) != second.get(name):
             shapes = [str(shapes.get(name, "absent")) for shapes in (first, second)]
             msg = f"connect: the networks differ in {name}: {shapes[0]} and {shapes[1]}; give two of one architecture."
+            raise ValueError(msg)
+
+
+def check_same_buffers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse another network whose buffers differ: a path moves parameters alone, so it would not end there.
+
+    Statistics of batch normalisation may differ: they are re-estimated at every point.
+
+    Args:
+        module: The network that is evaluated.
+        state: ``state_dict`` of the other; buffers that it has not are taken for the same.
+
+    Raises:
+        ValueError: Naming the first difference.
+    """
+    re_estimated = {id(buffer) for norm in batch_norms(module) for buffer in norm.buffers()}
+    for name, buffer in module.named_buffers():
+        other = state.get(name)
+        if other is not None and id(buffer) not in re_estimated and not torch.equal(buffer, other.to(buffer)):
+            msg = (
+                f"connect: the networks differ in the buffer {name}, which no path moves, so it would not end at the "
+                "second one; give two networks with the same."
+            )
             raise ValueError(msg)

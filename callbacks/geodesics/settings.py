@@ -11,9 +11,9 @@ class Settings:
     """Settings of a search for a path below a level.
 
     Args:
-        bead: Beads are trained below this share of the level, in (0, 1].
-        accept: A segment passes when its highest tested value is at most this share of the level, >= 1. Above 1 the
-            path is certified for a higher level than it was asked for, as in the authors' code.
+        bead: Beads are trained below this share of the level, in (0, 1]; as far below a level < 0.
+        accept: A segment passes when its highest tested value is at most this share of the level, >= 1; as far above a
+            level < 0. Above 1 the path is certified for a higher level than it was asked for, as in the authors' code.
         grid: Points of the first grid on a segment, both ends included, >= 3.
         refine: A passing segment's grid is refined until its maximum is certain to ``tolerance``.
         tolerance: Of the certified maximum, as share of the level, > 0.
@@ -71,6 +71,14 @@ class Settings:
             if not fine:
                 msg = f"Settings({name}={getattr(self, name)}): must be {allowed}."
                 raise ValueError(msg)
+
+    def target(self, level: float) -> float:
+        """Give what beads are trained below at a level: ``1 - bead`` of its size less."""
+        return level * (self.bead if level >= 0 else 2 - self.bead)
+
+    def accepted(self, level: float) -> float:
+        """Give what a segment must stay below at a level: ``accept - 1`` of its size more."""
+        return level * (self.accept if level >= 0 else 2 - self.accept)
 
 
 #: The convention of the authors' code (danielfreeman11/convex-nets, LaunchScripts) for the two regressions: a trained

@@ -109,7 +109,7 @@ def _compressed(features: Tensor, outer: Tensor) -> tuple[list[int], Tensor]:
     """Find units whose features (L, M) span all, and output weights on them alone that give the same outputs."""
     import scipy.linalg
 
-    triangle, order = scipy.linalg.qr(features.numpy(), mode="r", pivoting=True)  # pyright: ignore[reportAssignmentType]
+    triangle, order = scipy.linalg.qr(features.cpu().numpy(), mode="r", pivoting=True)  # pyright: ignore[reportAssignmentType]
     diagonal = torch.from_numpy(np.abs(np.diagonal(triangle)))
     rank = int((diagonal > 1e-10 * diagonal.max().clamp_min(1e-300)).sum())
     used = sorted(order[:rank].tolist())

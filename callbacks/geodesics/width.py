@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .descent import descend
 from .landscape import Surface
-from .search import Method, find_paths
+from .search import Method, find_paths, higher_end
 from .settings import Settings
 from .two_layer import wide_path
 
@@ -101,14 +101,15 @@ def energy_gap(
         settings: Budget of curve and band, and the grid that the maxima are taken on.
         corners: Corners of a further path from A to B, (K, P).
     """
-    higher = float(surface.values(torch.stack([first, second])).max())
-    paths = [find_paths(surface, first[None], second[None], higher, method, settings)[0] for method in _METHODS]
+    ends = torch.stack([first, second])
+    level = higher_end(surface, ends)
+    paths = [find_paths(surface, first[None], second[None], level, method, settings)[0] for method in _METHODS]
     maxima = [path.maximum for path in paths]
     if corners is not None:
         t = torch.linspace(0, 1, settings.grid).to(corners)[:, None]
         legs = torch.cat([torch.lerp(a, b, t) for a, b in pairwise(corners)])
         maxima.append(float(surface.values(legs).max()))
-    return max(min(maxima) - higher, 0.0)
+    return max(min(maxima) - float(surface.values(ends).max()), 0.0)
 
 
 def constructed(x: Tensor, units: int, activation: Activation, first: Tensor, second: Tensor) -> Tensor | None:

@@ -1,10 +1,9 @@
-"""Losses along a segment, beads trained together, curve finding, and a search on two processes."""
+"""Losses along a segment, a whole search, curve finding, and a search on two processes."""
 
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,27 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...callbacks.geodesics import ModelLandscape, Settings, as_measured, flat, unflat
-from ...callbacks.geodesics.descent import descend
+from ...callbacks.geodesics import (
+    AUTHORS,
+    Landscape,
+    ModelLandscape,
+    Settings,
+    as_measured,
+    find_paths,
+    flat,
+    unflat,
+)
+from ...callbacks.geodesics.curves import bezier
+from ...callbacks.geodesics.descent import snapshots
 from ...callbacks.geodesics.dynamic_string import dynamic_strings
+from ...callbacks.geodesics.training import Training
 from ...callbacks.level_set_geodesics import fresh_points
 from ...datamodules.regression_datamodule import RegressionDataset
+from ...modules.classification import ImageClassifier, MNISTTutorialCNN
 from ...modules.regression import FeedForward, Regression
 from .timing import median_times, row
 
 __all__ = ["run"]
-
-
-class _Convnet(nn.Module):
-    """The convolutional network of the MNIST experiment: two 5x5 convolutions and a hidden layer of 1024."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(7 * 7 * 64, 1024), nn.ReLU(), nn.Linear(1024, 10),
-        )  # fmt: skip
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
 
 
 def run(repeats: int = 9) -> list[dict[str, Any]]:
@@ -69,8 +65,8 @@ def run(repeats: int = 9) -> list[dict[str, Any]]:
                 "1-4-4-1 network, 10,000 samples",
                 at_least=0.95,
             ),
-            _segment(_Convnet(), _images(16), 20, repeats, "MNIST convnet, 16 images", at_least=0.95),
-            _together(),
+            _segment(_convnet(), _images(16), 100, repeats, "MNIST convnet, 16 images", at_least=0.95),
+            *_search(),
             _bezier_step(repeats),
             _two_processes(),
         ]
@@ -96,43 +92,69 @@ def _segment(module: nn.Module, batch: Any, points: int, repeats: int, what: str
     return row(name, seconds["loop"] / seconds["ours"], "x", at_least=at_least)
 
 
-def _together(beads: int = 60, steps: int = 45) -> dict[str, Any]:
-    """Give the speed of training the open beads of a level together over one after another.
+def _search(pairs: int = 20, level: float = 0.01, steps: int = 300) -> list[dict[str, Any]]:
+    """Give the wall time of `geodesics-quadratic` at a level, and its speed over beads trained one after another.
 
-    60 is what 20 pairs have open in a middle pass at the level .01.
+    The latter is the number of steps that all beads took, times the time of a step of one bead alone.
     """
-    module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
-    landscape = ModelLandscape(module, [_samples(200, "quadratic")])
-    points = fresh_points(module, beads, seed=0)
-
-    def train(parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([descend(landscape, part, 0.0, lr=1e-3, block=15, max_steps=steps)[0] for part in parts])
-
+    module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform"), error="absolute").double()
+    landscape = _Counted(ModelLandscape(module, [_samples(200, "quadratic")], count="weights"))
+    settings = Settings(**{**vars(AUTHORS), "max_steps": 20_000})
     with as_measured(module):
-        torch.testing.assert_close(train([points]), train(points.split(1)))
-        seconds = median_times({"together": lambda: train([points]), "alone": lambda: train(points.split(1))}, 3)
-    what = f"training {beads} beads together over one after another, 1-4-4-1 network, 200 samples"
-    return row(what, seconds["alone"] / seconds["together"], "x", at_least=5)
+        networks, reached = snapshots(landscape, fresh_points(module, 3 * pairs, seed=0), [level], lr=1e-3,
+                                      max_steps=20_000)  # fmt: skip
+        ends = networks[0][reached[0]]
+        pairs = min(pairs, len(ends) // 2)
+        landscape.steps = 0
+        start = time.perf_counter()
+        paths = find_paths(landscape, ends[:pairs], ends[pairs : 2 * pairs], level, "dss", settings)
+        seconds, taken = time.perf_counter() - start, landscape.steps
+        connected = sum(path.connected for path in paths)
+        alone = Training(landscape, 0.0, Settings(block=steps, max_steps=steps))
+        alone.add([0], networks[0][:1])
+        start = time.perf_counter()
+        alone.advance()
+        step = (time.perf_counter() - start) / steps
+    what = f"search between {pairs} pairs of 1-4-4-1 networks at the level {level:g}"
+    return [
+        row(f"{what}, a connected pair", seconds / max(connected, 1), "s"),
+        row(f"{what}, over its beads' steps taken one after another", taken * step / seconds, "x", at_least=5),
+    ]
+
+
+class _Counted(Landscape):
+    """Counts the steps of points."""
+
+    def __init__(self, landscape: Landscape) -> None:
+        self.landscape = landscape
+        self.counted, self.period = landscape.counted, landscape.period
+        self.level_is_loss = landscape.level_is_loss
+        self.steps = 0
+
+    def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        self.steps += len(points)
+        return self.landscape.gradient(points, step)
+
+    def values(self, points: Tensor) -> Tensor:
+        return self.landscape.values(points)
 
 
 def _bezier_step(repeats: int) -> dict[str, Any]:
     """Give the time of a step of curve finding over a forward and a backward pass of the plain network."""
-    module, batch = _Convnet(), _images(64)
-    steps = 6
+    module, batch = _convnet(), _images(64)
+    landscape = ModelLandscape(module, [batch])
+    start = flat(module)
+    settings = Settings(max_steps=6, images=3)
 
     def plain() -> None:
-        for _ in range(steps):
+        for _ in range(settings.max_steps):
             torch.autograd.grad(module.loss(batch), list(module.parameters()))
 
-    landscape = ModelLandscape(module, [batch])
-    point = flat(module)[None]
-
-    def ours() -> None:
-        for step in range(steps):
-            landscape.gradient(point, step)
-
-    seconds = median_times({"plain": plain, "ours": ours}, repeats)
-    what = "gradient of a point of a Bezier curve over the plain network's, MNIST convnet, 64 images"
+    with as_measured(module):
+        seconds = median_times(
+            {"plain": plain, "ours": lambda: bezier(landscape, start, start.roll(1), settings)}, repeats
+        )
+    what = "step of a Bezier curve over forward and backward of the plain network, MNIST convnet, 64 images"
     return row(what, seconds["ours"] / seconds["plain"], "x", at_most=1.1)
 
 
@@ -178,6 +200,10 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         return self.module.loss(batch)  # pyright: ignore[reportCallIssue]
+
+
+def _convnet() -> ImageClassifier:
+    return ImageClassifier(MNISTTutorialCNN(), 10)
 
 
 def _samples(number: int, function: Any = "cubic") -> tuple[Tensor, Tensor, Tensor]:

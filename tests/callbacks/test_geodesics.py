@@ -4,7 +4,9 @@ import csv
 
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from theodolite.callbacks import GeodesicPath
 from theodolite.callbacks.geodesics import Path, connect, flat, unflat
@@ -43,6 +45,8 @@ def test_path_of_the_callback_is_that_of_the_function(tmp_path, reference, comma
     torch.testing.assert_close(saved.beads, expected.beads)
     assert (tmp_path / "figures" / stage / "geodesic_profile.png").is_file()
     assert (tmp_path / "figures" / stage / "geodesic_plane.png").is_file()
+    with (tmp_path / "tables" / stage / "geodesic_profile.csv").open() as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file)] == pytest.approx(expected.values.tolist())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in module.parameters())
 
@@ -161,6 +165,57 @@ def test_any_module_with_a_loss_function(tmp_path):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "other.ckpt"))).test(module, datamodule=data(), verbose=False)
 
 
+class Hooked(Foreign):
+    """Normalises where Lightning lets a module do so: 2 x before the transfer, and 1 more after it."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return [2 * batch[0], *batch[1:]]
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [batch[0] + 1, *batch[1:]]
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden")
+@pytest.mark.parametrize("quantity", ["training", "evaluated"])
+def test_batches_pass_the_modules_hooks_once(tmp_path, quantity):
+    torch.manual_seed(0)
+    module = Hooked()
+    torch.save({"state_dict": Hooked().state_dict()}, tmp_path / "other.ckpt")
+    callback = GeodesicPath(str(tmp_path / "other.ckpt"), None, "linear", quantity=quantity, loss_fn=squared)
+    trainer(tmp_path, callback).test(module, datamodule=data(), verbose=False)
+    x, y = (part.double() for part in next(iter(data().test_dataloader()))[:2])
+    with torch.no_grad():
+        expected = (module.double().eval().net(2 * x + 1) - y).square().mean()
+    assert float(Path.load(tmp_path / "paths/test.pt").values[0]) == pytest.approx(float(expected), rel=1e-6)
+
+
+class Padded(LightningDataModule):
+    """Nine samples in torch's own loaders: on two processes Lightning's sampler repeats one of the held-out ones."""
+
+    def loader(self):
+        x = torch.linspace(0, 1, 9)[:, None]
+        return DataLoader(TensorDataset(x, x.square()), batch_size=4)
+
+    train_dataloader = test_dataloader = loader
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_sample_that_a_sampler_repeats_counts_once(tmp_path):
+    torch.manual_seed(0)
+    module = Foreign()
+    torch.save({"state_dict": Foreign().state_dict()}, tmp_path / "other.ckpt")
+    for devices in (1, 2):
+        more = {"devices": devices, "strategy": "ddp_spawn"} if devices == 2 else {}
+        callback = GeodesicPath(str(tmp_path / "other.ckpt"), None, "linear", "error", "evaluated", loss_fn=squared,
+                                error_fn=far)  # fmt: skip
+        trainer(tmp_path / str(devices), callback, **more).test(module, datamodule=Padded(), verbose=False)
+    one, two = (Path.load(tmp_path / str(devices) / "paths/test.pt") for devices in (1, 2))
+    assert set((9 * one.values).round(decimals=6).tolist()) <= set(range(10))
+    assert torch.equal(one.values, two.values)
+    assert metrics(tmp_path / "2") == pytest.approx(metrics(tmp_path / "1"), rel=1e-6)
+
+
 def test_a_killed_search_of_the_callback_goes_on(tmp_path, reference, monkeypatch):
     """Killed at its second exchange: what was trained is not trained again, and the path is that of one go."""
     torch.save({"state_dict": low(task(1)).state_dict()}, reference)
@@ -262,6 +317,12 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         GeodesicPath("nowhere.ckpt")
     with pytest.raises(ValueError, match=r"metric='mae'\): choose from loss, error, perplexity"):
         GeodesicPath(reference, metric="mae")
+    with pytest.raises(ValueError, match=r"quantity='held_out'\): choose from training, evaluated"):
+        GeodesicPath(reference, quantity="held_out")
+    with pytest.raises(ValueError, match=r"convention='author': choose from certified, authors"):
+        GeodesicPath(reference, convention="author")
+    with pytest.raises(ValueError, match=r"count='weight'\): choose from all, weights"):
+        GeodesicPath(reference, count="weight")
     with pytest.raises(ValueError, match=r"num_batches=-1"):
         GeodesicPath(reference, num_batches=-1)
     with pytest.raises(ValueError, match=r"layers.0.weight is \(4, 1\) there and \(5, 1\) here"):
@@ -277,6 +338,9 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
     with pytest.raises(ValueError, match=r"network.layers.1.bias is absent there and \(1,\) here"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "partial.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     torch.save([1], tmp_path / "list.ckpt")
+    (tmp_path / "half.ckpt").write_bytes((tmp_path / "nan.ckpt").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"half.ckpt cannot be read: .* It is damaged"):
+        trainer(tmp_path, GeodesicPath(str(tmp_path / "half.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match="holds no state_dict"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match="this trainer has none: give it a datamodule"):

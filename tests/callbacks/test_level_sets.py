@@ -30,14 +30,14 @@ def test_snapshots_are_taken_once_at_the_first_epoch_below_each_level(tmp_path):
         losses = {int(row["epoch"]): float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")}
     assert callback.reached == [0.2, 0.05]
     for level in (0.2, 0.05):
-        content = torch.load(tmp_path / f"snapshots/level_{level:g}.ckpt", weights_only=True)
+        content = torch.load(tmp_path / f"snapshots/val_loss_{level:g}.ckpt", weights_only=True)
         first = min(epoch for epoch, loss in losses.items() if loss < level)
         assert content["epoch"] == first
         module = task(5)
         module.load_state_dict(content["state_dict"])
         result = trainer(tmp_path / "again").validate(module, data(), verbose=False)[0]
         assert result["val/loss"] == pytest.approx(losses[first], rel=1e-6)
-    assert not (tmp_path / "snapshots/level_1e-09.ckpt").exists()
+    assert not (tmp_path / "snapshots/val_loss_1e-09.ckpt").exists()
 
 
 def test_snapshots_stop_and_are_not_repeated_after_a_resume(tmp_path):
@@ -47,9 +47,9 @@ def test_snapshots_stop_and_are_not_repeated_after_a_resume(tmp_path):
     assert runner.current_epoch < 200
     resumed = LevelSetSnapshots([0.2])
     resumed.load_state_dict(callback.state_dict())
-    (tmp_path / "snapshots/level_0.2.ckpt").unlink()
+    (tmp_path / "snapshots/val_loss_0.2.ckpt").unlink()
     trainer(tmp_path, resumed, max_epochs=2, log_every_n_steps=1).fit(task(0), data())
-    assert not (tmp_path / "snapshots/level_0.2.ckpt").exists()
+    assert not (tmp_path / "snapshots/val_loss_0.2.ckpt").exists()
     with pytest.raises(ValueError, match=r"monitor='val/none'\): no such quantity was logged; there are .*val/loss"):
         trainer(tmp_path, LevelSetSnapshots([1.0], "val/none"), max_epochs=1, log_every_n_steps=1).fit(task(0), data())
 
@@ -59,6 +59,20 @@ class NineHeldOut(RegressionDataModule):
 
     def dataset(self, split):
         return RegressionDataModule.dataset(data(9) if split == "val" else self, split)
+
+
+def test_snapshots_wait_for_validations_that_come_in_some_epochs_only(tmp_path):
+    """Validated in every third epoch: the first of these below the level; a wrong key is noticed at the first one."""
+    callbacks = [LevelSetSnapshots([0.05]), LevelSetSnapshots([0.05], monitor="val/mae")]
+    often = {"check_val_every_n_epoch": 3, "log_every_n_steps": 1}
+    trainer(tmp_path, *callbacks, max_epochs=30, **often).fit(task(0), data())
+    content = torch.load(tmp_path / "snapshots/val_loss_0.05.ckpt", weights_only=True)
+    assert content["epoch"] % 3 == 2
+    assert (tmp_path / "snapshots/val_mae_0.05.ckpt").is_file() == (bool(callbacks[1].reached))
+    wrong = trainer(tmp_path, LevelSetSnapshots([0.1], "val/los"), max_epochs=9, **often)
+    with pytest.raises(ValueError, match=r"monitor='val/los'\): no such quantity was logged; there are .*val/loss"):
+        wrong.fit(task(0), data())
+    assert wrong.current_epoch == 2
 
 
 @pytest.mark.ddp
@@ -74,7 +88,7 @@ def test_snapshots_on_two_processes_are_those_of_one(tmp_path):
         {path.name: torch.load(path, weights_only=True) for path in (tmp_path / devices / "snapshots").iterdir()}
         for devices in ("1", "2")
     )
-    assert set(one) == set(two) == {"level_0.2.ckpt", "level_0.05.ckpt"}
+    assert set(one) == set(two) == {"val_loss_0.2.ckpt", "val_loss_0.05.ckpt"}
     for name, content in one.items():
         for key in ("level", "epoch", "global_step"):
             assert two[name][key] == content[key]

@@ -201,6 +201,27 @@ def test_snapshots_are_the_first_points_below_each_level():
             torch.testing.assert_close(kept[number, i], first)
 
 
+def test_snapshots_of_several_batches_are_below_the_level_on_all_of_them():
+    """Looked at every 7 steps, as a step's loss is that of one batch: the first of these points below each level."""
+    module, data = task(), batches((30, 9))
+    landscape = ModelLandscape(module, data)
+    assert not landscape.level_is_loss
+    assert ModelLandscape(module, data[:1]).level_is_loss
+    start, levels = points(module, 2), [0.3, 0.15]
+    kept, reached = snapshots(landscape, start, levels, lr=0.05, max_steps=150, block=7)
+    assert bool(reached.all())
+    for i in range(2):
+        track, point = [], torch.nn.Parameter(start[i : i + 1].clone())
+        optimizer = torch.optim.Adam([point], lr=0.05)
+        for step in range(150):
+            track.append((float(landscape.values(point.detach())), point.detach()[0].clone()))
+            point.grad = landscape.gradient(point.detach(), step)[1]
+            optimizer.step()
+        for number, level in enumerate(levels):
+            first = next(where for loss, where in track[7::7] if loss < level)
+            torch.testing.assert_close(kept[number, i], first)
+
+
 def test_tangents_at_a_slope_and_at_extrema():
     """Right-angled steps (1, 0) and (0, 2): the higher neighbour on a slope, the weighted sum at a maximum."""
     chain = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])

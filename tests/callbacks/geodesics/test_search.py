@@ -268,12 +268,34 @@ def test_a_state_of_another_search_is_refused(tmp_path, monkeypatch):
 
     surface = VALLEY
     file = tmp_path / "state.pt"
-    monkeypatch.setattr(dynamic_string, "_forget", lambda state: None)
-    find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=1), state=file)
+    monkeypatch.setattr(dynamic_string._State, "forget", lambda self: None)
+    settings = Settings(lr=0.01, max_passes=1)
+    find_paths(surface, *ENDS, 1.5, "dss", settings, state=file)
+    find_paths(surface, *ENDS, 1.5, "dss", settings, state=file)
     with pytest.raises(ValueError, match="holds a search between other networks"):
-        find_paths(surface, ENDS[1], ENDS[0], 1.5, "dss", Settings(lr=0.01), state=file)
-    with pytest.raises(ValueError, match="holds a search with another max_passes"):
+        find_paths(surface, ENDS[1], ENDS[0], 1.5, "dss", settings, state=file)
+    with pytest.raises(ValueError, match="holds a search with other settings"):
         find_paths(surface, *ENDS, 1.5, "dss", Settings(lr=0.01, max_passes=2), state=file)
+    with pytest.raises(ValueError, match=r"holds a search at the level 1\.5, not 1\.2"):
+        find_paths(surface, *ENDS, 1.2, "dss", settings, state=file)
+    other = Surface(lambda points: VALLEY.function(points) + 0.01)
+    with pytest.raises(ValueError, match="holds a search on other batches or of another quantity"):
+        find_paths(other, *ENDS, 1.5, "dss", settings, state=file)
+    for content, message in ((torch.ones(2), "holds no search"), (None, "state.pt cannot be read")):
+        torch.save(content, file) if content is not None else file.write_bytes(b"PK")
+        with pytest.raises(ValueError, match=message):
+            find_paths(surface, *ENDS, 1.5, "dss", settings, state=file)
+
+
+@pytest.mark.parametrize("settings", [Settings(lr=0.01), AUTHORS])
+def test_levels_below_zero_are_as_good_as_others(settings):
+    """A log-likelihood: the same valley 3 lower; beads lie below the level, and the path is found as high up."""
+    shifted = Surface(lambda points: VALLEY.function(points) - 3)
+    (path,) = find_paths(shifted, *ENDS, -1.9, "dss", settings)
+    assert path.connected
+    assert path.num_beads > 2
+    assert -2 - 1e-3 <= path.maximum <= settings.accepted(-1.9)
+    assert float(shifted.values(path.beads).max()) < settings.target(-1.9) < -1.9
 
 
 def test_path_saves_and_loads(tmp_path):
@@ -316,6 +338,13 @@ def test_mistakes_are_one_clear_line():
         connect(a, small_task(0, (1, 4, 1, 1)), [batch()], 1.0)
     with pytest.raises(ValueError, match="give at least one batch"):
         connect(a, b, [], 1.0)
+    with pytest.raises(ValueError, match=r"count='weight': .* choose from all, weights"):
+        connect(a, b, [batch()], 1.0, count="weight")
+    a.register_buffer("scale", torch.ones(1))
+    b.register_buffer("scale", torch.zeros(1))
+    with pytest.raises(ValueError, match="differ in the buffer scale, which no path moves"):
+        connect(a, b, [batch()], 1.0)
+    del a.scale, b.scale
     with pytest.raises(ValueError, match=r"method='string'.*dss, linear, bezier, neb"):
         connect(a, b, [batch()], 1.0, "string")
     with pytest.raises(ValueError, match=r"Linear has no loss\(batch\); give loss_fn"):
