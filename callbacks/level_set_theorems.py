@@ -33,8 +33,8 @@ class LevelSetTheorems(Callback):
     - ``linear_networks``, ``wide_two_layer``, ``permutation_spare_unit``: ``excess``, the largest loss on any of the
       explicit paths less that of the path's higher end, and ``line_barrier``, the least barrier of the straight lines.
 
-    Sources: `Freeman & Bruna 2017 <https://arxiv.org/abs/1611.01540>`_, proposition 2.2 and section 2.3.1; Venturi, Bandeira
-    & Bruna, `JMLR 20 <https://jmlr.org/papers/v20/18-674.html>`_. On several ranks each does all of it.
+    Sources: `Freeman & Bruna 2017 <https://arxiv.org/abs/1611.01540>`_, proposition 2.2 and section 2.3.1; Venturi,
+    Bandeira & Bruna, `JMLR 20 <https://jmlr.org/papers/v20/18-674.html>`_. On several ranks each does all of it.
 
     Args:
         theorem: Which one.
