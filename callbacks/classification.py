@@ -47,7 +47,8 @@ class Labelled(NamedTuple):
 class Samples(NamedTuple):
     """What is measured of a batch, N >= 1: inputs (N, ...), labels, numbers, and places among all that is measured.
 
-    ``total`` is the number of samples that all ranks measure, ``None`` if it is not known.
+    ``total`` is the number of samples that all ranks measure, ``None`` if it is not known; ``detail`` goes behind the
+    keys of the batch's dataloader.
     """
 
     x: Tensor
@@ -55,6 +56,7 @@ class Samples(NamedTuple):
     sample_id: Tensor
     place: Tensor
     total: int | None
+    detail: str = ""
 
 
 def unpack(batch: Any, owner: str) -> Labelled:
@@ -198,6 +200,12 @@ class ClassifierMeasurement(HeldOutMeasurement):
         if total is not None:
             place = place % total
         number = place if sample_id is None else sample_id.cpu()
+        if len(number.unique()) < len(number):
+            msg = (
+                f"{type(self).__name__}: the third part of the batch was taken for the samples' numbers, but it "
+                "repeats; give (x, y), (x, y, sample_id) with another number for each sample, or a dictionary."
+            )
+            raise ValueError(msg)
         if self.max_samples is not None:
             wanted = spread(place, total, self.max_samples)
             if not wanted.any():
@@ -206,7 +214,7 @@ class ClassifierMeasurement(HeldOutMeasurement):
             if total is not None and total > self.max_samples:
                 place, total = place * self.max_samples // total, self.max_samples
         with left_as_found(pl_module):
-            values = self.measure(pl_module, Samples(x, y, number, place, total))
+            values = self.measure(pl_module, Samples(x, y, number, place, total, _detail(dataloader_idx)))
         found = torch.stack([number + dataloader_idx * _LOADER, y.cpu()], dim=1)
         return torch.cat([found.double(), values.double().cpu()], dim=1)
 
@@ -216,13 +224,17 @@ class ClassifierMeasurement(HeldOutMeasurement):
         for index in loaders.unique().tolist():
             part = rows[loaders == index].clone()
             part[:, 0] -= index * _LOADER
-            self.summarise(trainer, pl_module, stage, f"/loader_{index}" if index else "", part)
+            self.summarise(trainer, pl_module, stage, _detail(index), part)
 
     def predict(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> Tensor:
         """Give the class of the largest logit, int (N,); checks shape of the logits and range of the labels."""
         logits = pl_module(x)
         check_logits(logits, y)
         return logits.argmax(1)
+
+
+def _detail(index: int) -> str:
+    return f"/loader_{index}" if index else ""
 
 
 def dataloader(loaders: Any, index: int) -> Any:

@@ -23,6 +23,7 @@ class RelabeledSet(Protocol):
 
     class_names: list[str]
     source_labels: Tensor
+    targets: str
 
     def statistics(self) -> dict[str, float]: ...
     def field(self, name: str) -> np.ndarray: ...
@@ -84,7 +85,7 @@ class RelabeledReport(Callback):
                 for (before, after), place in zip(pictures, places.tolist(), strict=True)
             ]
             figure = draw_examples(examples, "relabelling", data.class_names, self.factor)
-            log_figure(trainer, "train/relabeled_examples", figure)
+            print(f"Figure: {log_figure(trainer, 'train/relabeled_examples', figure)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the statistics, once."""
@@ -94,7 +95,7 @@ class RelabeledReport(Callback):
 
     def _set(self, trainer: Trainer) -> RelabeledSet:
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # set by fit
-        if not hasattr(data, "source_labels"):
+        if not (hasattr(data, "source_labels") and hasattr(data, "targets")):
             msg = f"RelabeledReport needs a RelabeledDataModule; the data are {type(data).__name__}."
             raise ValueError(msg)
         return data

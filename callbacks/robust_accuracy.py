@@ -89,7 +89,7 @@ class RobustAccuracy(ClassifierMeasurement):
         self.checks = checks
         self.num_images = num_images
         self.class_names = class_names
-        self._examples: dict[str, list[Example]] = {}
+        self._examples: dict[str, dict[str, list[Example]]] = {}
 
     def measure(self, pl_module: LightningModule, samples: Samples) -> Tensor:
         """Say whether each sample is right without an attack, and still is under each; then the checks, NaN for none.
@@ -108,7 +108,7 @@ class RobustAccuracy(ClassifierMeasurement):
                 _check_ball(attack, x, changed)
                 labels = self.predict(pl_module, changed, y)
                 stands[right] = labels == y
-                self._collect(pl_module, attack, (x, changed, y, labels))
+                self._collect(pl_module, attack, samples.detail, (x, changed, y, labels))
             standing.append(stands)
         return torch.cat([torch.stack(standing, dim=1).float(), self._checks(pl_module, samples, standing[0])], dim=1)
 
@@ -123,8 +123,8 @@ class RobustAccuracy(ClassifierMeasurement):
         warnings = masking_warnings(checks, self._examined.name) if self._examined is not None else []
         for line in [*warnings, *self._not_monotone(standing[:, 1:].sum(0).long().tolist())]:
             rank_zero_warn(line, category=MaskedGradientsWarning)
-        self._show(trainer, f"{stage}{detail}", rows[:, 1].long(), standing, checks)
-        self._examples = {}
+        examples = self._examples.pop(detail, {})
+        self._show(trainer, f"{stage}{detail}", rows[:, 1].long(), standing, checks, examples)
 
     @property
     def _examined(self) -> PGD | None:
@@ -160,11 +160,11 @@ class RobustAccuracy(ClassifierMeasurement):
             columns[chosen] = masking_checks(pl_module, samples.x[chosen], samples.y[chosen], attack, number).float()
         return columns
 
-    def _collect(self, pl_module: LightningModule, attack: Attack, found: tuple[Tensor, ...]) -> None:
+    def _collect(self, pl_module: LightningModule, attack: Attack, detail: str, found: tuple[Tensor, ...]) -> None:
         """Keep the first images that are fooled for the figure, on the rank that draws it."""
         x, changed, y, labels = found
         if pl_module.trainer.is_global_zero and x.ndim == 4:
-            kept = self._examples.setdefault(attack.name, [])
+            kept = self._examples.setdefault(detail, {}).setdefault(attack.name, [])
             for i in (labels != y).nonzero()[:, 0].tolist()[: self.num_images - len(kept)]:
                 kept.append(Example(x[i].float().cpu(), changed[i].float().cpu(), int(y[i]), int(labels[i])))
 
@@ -183,7 +183,15 @@ class RobustAccuracy(ClassifierMeasurement):
         return found
 
     @rank_zero_only
-    def _show(self, trainer: Trainer, place: str, labels: Tensor, standing: Tensor, checks: Tensor) -> None:
+    def _show(
+        self,
+        trainer: Trainer,
+        place: str,
+        labels: Tensor,
+        standing: Tensor,
+        checks: Tensor,
+        examples: dict[str, list[Example]],
+    ) -> None:
         counts, number = standing.sum(0).long().tolist(), len(standing)
         records = []
         table = Table(*_COLUMNS, title=f"{place}: robust accuracy, {number} samples")
@@ -200,9 +208,9 @@ class RobustAccuracy(ClassifierMeasurement):
             log_table(trainer, f"{place}/robust_accuracy_checks", [self._examined.name, "samples", "count"], rows)
         curves = [(attack, count / number) for attack, count in zip(self.attacks, counts[1:], strict=True)]
         paths = [log_figure(trainer, f"{place}/robust_accuracy", draw_accuracy(curves, counts[0] / number, number))]
-        fooled = next((name for name, examples in self._examples.items() if examples), None)
+        fooled = next((name for name, found in examples.items() if found), None)
         if fooled is not None:
-            figure = draw_examples(self._examples[fooled], fooled, self.class_names)
+            figure = draw_examples(examples[fooled], fooled, self.class_names)
             paths.append(log_figure(trainer, f"{place}/adversarial_examples", figure))
         if trainer.state.fn != "fit":
             console = Console(width=max(Console().width, 100))

@@ -1,5 +1,6 @@
 """How well examples made against one model fool another."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,9 +171,12 @@ class Transferability(ClassifierMeasurement):
 def _load(kind: type[LightningModule], path: str) -> LightningModule:
     """Load a module from a checkpoint."""
     try:
+        if not zipfile.is_zipfile(path):
+            msg = "the file is damaged, or no checkpoint"
+            raise ValueError(msg)
         return kind.load_from_checkpoint(path, map_location="cpu")
     except (TypeError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         msg = f"Transferability: {path} does not give a {kind.__name__}: {reason}"
         raise ValueError(msg) from error
 

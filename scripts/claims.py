@@ -35,7 +35,7 @@ _CRITERIA = ("at_least", "above", "at_most", "at_least_best_of", "above_all", "b
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end) or ``theodolite test``.
+    """One experiment of a claim: a config run by ``theodolite fit`` (which tests at the end), ``validate`` or ``test``.
 
     In the overrides ``{name}`` stands for the best checkpoint of another run of the claim, of the same seed,
     ``{name:last}`` for its last one, and ``{seed}`` for the seed.

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -28,11 +29,12 @@ def read(path: FilePath | str, device: torch.device | str = "cpu") -> Any:
         ValueError: If it is damaged, or no such file.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"{path} cannot be read: {reason} It is damaged, or no file of tensors; delete it or give another one."
-        raise ValueError(msg) from error
+        if zipfile.is_zipfile(path):
+            return torch.load(path, map_location=device, weights_only=True)
+    except (KeyError, RuntimeError, pickle.UnpicklingError):
+        pass  # what it says of such a file helps nobody
+    msg = f"{path} cannot be read: it is damaged, or no file of tensors; delete it or give another one."
+    raise ValueError(msg)
 
 
 def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = True) -> _T:

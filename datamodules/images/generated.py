@@ -3,6 +3,9 @@
 import hashlib
 import json
 import math
+import os
+import random
+import zipfile
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -45,10 +49,11 @@ class StoredImages:
 class GeneratedDataModule(ImageSplits):
     """Train and validate on images that a model made of the source's; test on the source's own test set.
 
-    The set is made once, in ``setup``, shard by shard: the processes share the shards, finished ones are kept if the
-    run is killed, and damaged ones are made again. It lies in a folder named by a hash of the source's images and
-    labels, the checkpoint, and all settings, so a set is never served for other settings; ``settings.json`` in it says
-    which. On several machines the folder must be shared. The images are float32, mapped into memory.
+    The set is made once, in ``setup``, shard by shard: the processes share the shards, and so do runs that need one set
+    at the same time; finished ones are kept if the run is killed, and damaged ones are made again. It lies in a folder
+    named by a hash of the source's images and labels, the checkpoint, and all settings, so a set is never served for
+    other settings; ``settings.json`` in it says which. On several machines the folder must be shared. The images are
+    float32, mapped into memory.
 
     Args:
         source: Whose training and validation split are changed.
@@ -64,7 +69,8 @@ class GeneratedDataModule(ImageSplits):
 
     Raises:
         FileNotFoundError: If the checkpoint is absent.
-        ValueError: If an argument is out of range, or on making, if the model has other classes than the source.
+        ValueError: If an argument is out of range, the source validates on its training images, or on making, if the
+            model has other classes than the source.
     """
 
     #: Name of the kind of set, the beginning of its folder's name.
@@ -88,6 +94,9 @@ class GeneratedDataModule(ImageSplits):
             num_workers,
         )  # fmt: skip
         self.check_least(1, shard_size=shard_size)
+        if getattr(source, "validate_on", "val") != "val":
+            msg = f"{type(self).__name__}(source.validate_on='train'): the source must have its own validation split."
+            raise ValueError(msg)
         self.check_least(0, crop_padding=crop_padding, set_seed=set_seed)
         self.checkpoint = self.existing("checkpoint", checkpoint)
         self.source = source
@@ -237,8 +246,12 @@ class GeneratedDataModule(ImageSplits):
         records.folder.mkdir(parents=True, exist_ok=True)
         (records.folder / "settings.json").write_text(json.dumps(self._identity(), indent=2, sort_keys=True) + "\n")
         model = self.load_model()
+        # each process in an order of its own: another run that makes this set now makes other shards of it
+        shards = random.Random(os.getpid()).sample(shards, len(shards))
         with Progress(console=Console(stderr=True), disable=not show, transient=True) as progress:
             for shard in progress.track(shards, description=f"Making {records.folder.name}"):
+                if self._is_good(records, shard):
+                    continue
                 records.write(shard, self._make_shard(model, records, shard))
                 if not self._is_good(records, shard):
                     msg = f"{type(self).__name__}: shard {shard} left the ball, or was damaged while it was written."
@@ -279,15 +292,20 @@ class GeneratedDataModule(ImageSplits):
         """Load a model of the source's classes onto this process's device.
 
         Raises:
-            ValueError: If it has others, or its checkpoint does not say what it is.
+            ValueError: If it has others, or the file is damaged or does not say what it is.
         """
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         try:
-            model = ImageClassifier.load_from_checkpoint(checkpoint, map_location=device).eval()
-        except TypeError as error:
+            if not zipfile.is_zipfile(checkpoint):
+                msg = "the file is damaged, or no checkpoint"
+                raise TypeError(msg)
+            with isolate_rng():  # initial weights are drawn before they are replaced
+                model = ImageClassifier.load_from_checkpoint(checkpoint, map_location=device).eval()
+        except (TypeError, KeyError, RuntimeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             msg = (
-                f"{type(self).__name__}(checkpoint={str(checkpoint)!r}): it does not say what its network is "
-                f"({error}); checkpoints that `theodolite fit` writes do."
+                f"{type(self).__name__}(checkpoint={str(checkpoint)!r}): it does not give an ImageClassifier "
+                f"({reason}); checkpoints that `theodolite fit` writes do."
             )
             raise ValueError(msg) from error
         if model.num_classes != self.num_classes:

@@ -145,6 +145,11 @@ class RelabeledDataModule(GeneratedDataModule):
             settings["attack"]["moved"] = [self.attack_shift, self.attack_flip]
         return settings
 
+    def fingerprint(self) -> str:
+        """Give the name of the set, and of what is served of it."""
+        served = [part for part in (self.keep, self.control) if part not in {"all", "none"}]
+        return "-".join([super().fingerprint(), *served])
+
     def load_model(self) -> Any:
         """Give the model that is attacked."""
         return _MeanLogits([self.load(path) for path in (self.checkpoint, *self.others)])

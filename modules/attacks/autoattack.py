@@ -2,12 +2,13 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Attack
 from .checks import check_input, check_logits, check_settings
@@ -21,6 +22,8 @@ Part = Literal["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
 _STANDARD: tuple[Part, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 #: The targeted attack on differences of logits ratios needs four classes.
 _FEW_CLASSES: tuple[Part, ...] = ("apgd-ce", "fab", "square")
+#: They divide by the difference of the largest logit and the third, or the mean of third and fourth.
+_LEAST_CLASSES: dict[Part, int] = {"apgd-dlr": 3, "apgd-t": 4}
 
 
 class AutoAttack(Attack):
@@ -44,7 +47,7 @@ class AutoAttack(Attack):
 
     Raises:
         ModuleNotFoundError: If pyautoattack is not installed.
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or on attacking, if the model has too few classes for an attack.
     """
 
     prefix = "autoattack_"
@@ -62,6 +65,9 @@ class AutoAttack(Attack):
         if importlib.util.find_spec("pyautoattack") is None:
             msg = "AutoAttack needs the package pyautoattack: pip install 'theodolite[eval]'."
             raise ModuleNotFoundError(msg)
+        if seed < 0:
+            msg = f"AutoAttack(seed={seed}): must be >= 0."
+            raise ValueError(msg)
         self.attacks = attacks
         self.seed = seed
 
@@ -78,6 +84,7 @@ class AutoAttack(Attack):
             torch.autocast(x.device.type, enabled=False),
             evaluation_mode(model_fn),
             isolate_rng(),
+            _fixed(model_fn),
         ):
             images, labels = x.detach().clone().float(), y.detach().clone()
 
@@ -102,6 +109,7 @@ class AutoAttack(Attack):
         import pyautoattack
 
         parts: Sequence[Part] = self.attacks or (_STANDARD if num_classes >= 4 else _FEW_CLASSES)
+        self._check_classes(parts, num_classes)
         library = pyautoattack.AutoAttack(
             logits_of,  # pyright: ignore[reportArgumentType]  # any callable will do
             attacks=list(parts),
@@ -116,6 +124,28 @@ class AutoAttack(Attack):
         library.apgd_targeted.n_target_classes = library.fab.n_target_classes = min(9, num_classes - 1)
         return library
 
+    def _check_classes(self, parts: Sequence[Part], num_classes: int) -> None:
+        short = [part for part in parts if num_classes < _LEAST_CLASSES.get(part, 2)]
+        if short:
+            msg = (
+                f"AutoAttack(attacks={list(parts)}): the model has {num_classes} classes, and {short[0]} needs "
+                f"{_LEAST_CLASSES[short[0]]} or more; choose from {', '.join(_FEW_CLASSES)}, fab-t."
+            )
+            raise ValueError(msg)
+
     def describe(self) -> str:
         """Name the attacks if they were chosen."""
         return "AutoAttack" if self.attacks is None else " + ".join(self.attacks)
+
+
+@contextmanager
+def _fixed(model_fn: Callable[[Tensor], Any]) -> Iterator[None]:
+    """Let a model's parameters need no gradient: the library calls ``backward``, which would add to those they have."""
+    trained = [p for p in model_fn.parameters() if p.requires_grad] if isinstance(model_fn, nn.Module) else []
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

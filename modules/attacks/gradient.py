@@ -1,5 +1,6 @@
 """Attacks along the gradient, with their settings."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -125,16 +126,17 @@ class PGD(Attack):
         )
 
     def at(self: AnyPGD, eps: float) -> AnyPGD:
-        """Give the same attack with another radius, and its step in proportion."""
+        """Give the same attack with another radius, and its step in proportion; as it was, if there was no radius."""
         changed = super().at(eps)
-        if self.step_size is not None:
+        if self.step_size is not None and math.isfinite(self.eps):
             changed.step_size = self.step_size * (eps / self.eps) if self.eps else None
         return changed
 
     def describe(self) -> str:
-        """Say how many steps and restarts there are."""
+        """Say how many steps and restarts there are, and what is raised if not the cross-entropy."""
         runs = "" if self.restarts == 1 else f" x {self.restarts} restarts"
-        return f"{type(self).__name__}-{self.steps}{runs}"
+        raised = "" if self.objective == "cross_entropy" else f", {self.objective}"
+        return f"{type(self).__name__}-{self.steps}{runs}{raised}"
 
 
 class FGSM(PGD):

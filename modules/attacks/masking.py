@@ -51,8 +51,9 @@ def masking_checks(model_fn: Callable[[Tensor], Any], x: Tensor, y: Tensor, atta
     """
     low, high = attack.bounds
     size = (high - low) * (math.sqrt(x[0].numel()) if attack.norm == "l2" else 1.0)
-    longer = PGD(attack.norm, attack.eps, steps=5 * attack.steps, restarts=2, bounds=attack.bounds, seed=attack.seed)
-    gap = PGD(attack.norm, attack.eps, steps=attack.steps, objective="logit_gap", bounds=attack.bounds)
+    shared: Any = {"norm": attack.norm, "eps": attack.eps, "bounds": attack.bounds, "seed": attack.seed}
+    longer = PGD(steps=5 * attack.steps, restarts=2, objective=attack.objective, **shared)
+    gap = PGD(steps=attack.steps, objective="logit_gap", **shared)
     box = PGD(attack.norm, size, steps=max(40, attack.steps), objective=attack.objective, bounds=attack.bounds)
 
     def stands(changed: Tensor) -> Tensor:

@@ -89,13 +89,13 @@ class TRADES(Objective):
     starts anywhere in the ball, and its last iterate is taken, as there.
 
     Args:
-        attack: Norm, radius, steps, seed and precision of the inner maximum; it needs a random start, as the divergence
-            has no gradient at x.
+        attack: Norm, radius, steps, bounds, seed and precision of the inner maximum; it needs a random start, as the
+            divergence has no gradient at x.
         beta: Weight of the second part, > 0; 6 in the paper.
         label_smoothing: Of the first part.
 
     Raises:
-        ValueError: If beta is not positive, or the attack starts at x or is targeted.
+        ValueError: If beta is not positive, or the attack starts at x, is targeted, or asks for what is not used.
     """
 
     def __init__(self, attack: PGD, beta: float = 6.0, label_smoothing: float = 0.0) -> None:
@@ -105,6 +105,12 @@ class TRADES(Objective):
             raise ValueError(msg)
         if not attack.random_start or attack.targeted:
             msg = "TRADES: the attack must have random_start=True and targeted=False; at x the divergence has no slope."
+            raise ValueError(msg)
+        if attack.objective != "cross_entropy" or attack.restarts != 1:
+            msg = (
+                f"TRADES: its attack raises the divergence, in one run; objective={attack.objective!r} and "
+                f"restarts={attack.restarts} would be left out."
+            )
             raise ValueError(msg)
         self.attack = attack
         self.beta = beta
@@ -123,6 +129,7 @@ class TRADES(Objective):
             steps=self.attack.steps,
             objective=lambda logits, probabilities: relative_entropy(probabilities, logits),
             keep="last",
+            bounds=tuple(self.attack.bounds),  # pyright: ignore[reportArgumentType]  # YAML gives a list
             seed=self.attack.seed,
             sample_id=sample_id,
             full_precision=self.attack.full_precision,

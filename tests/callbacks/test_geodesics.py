@@ -339,7 +339,7 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "partial.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     torch.save([1], tmp_path / "list.ckpt")
     (tmp_path / "half.ckpt").write_bytes((tmp_path / "nan.ckpt").read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"half.ckpt cannot be read: .* It is damaged"):
+    with pytest.raises(ValueError, match=r"half.ckpt cannot be read: it is damaged"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "half.ckpt"))).test(task(0), datamodule=data(), verbose=False)
     with pytest.raises(ValueError, match="holds no state_dict"):
         trainer(tmp_path, GeodesicPath(str(tmp_path / "list.ckpt"))).test(task(0), datamodule=data(), verbose=False)

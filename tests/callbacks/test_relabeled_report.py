@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.datamodules.images.made_by_hand import Dots, write_linear_checkpoint
+from tests.datamodules.images.made_by_hand import Dots, robustified, write_linear_checkpoint
 from theodolite.callbacks import RelabeledReport
 from theodolite.callbacks.adversarial_figures import Example, draw_examples
 from theodolite.datamodules import RelabeledDataModule
@@ -92,6 +92,8 @@ def test_changes_are_enlarged_by_the_factor(tmp_path):
 def test_user_errors_are_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"RelabeledReport\(num_images=-1, factor=10\): needs"):
         RelabeledReport(num_images=-1)
-    run = trainer(tmp_path, RelabeledReport())
-    with pytest.raises(ValueError, match="RelabeledReport needs a RelabeledDataModule; the data are Dots"):
-        run.fit(ImageClassifier(LinearNetwork(3, (1, 6, 6)), 3), datamodule=Dots(val_samples=23))
+    for data in (Dots(val_samples=23), robustified(tmp_path)):
+        with pytest.raises(ValueError, match=f"needs a RelabeledDataModule; the data are {type(data).__name__}"):
+            trainer(tmp_path / type(data).__name__, RelabeledReport()).fit(
+                ImageClassifier(LinearNetwork(3, (1, 6, 6)), 3), datamodule=data
+            )

@@ -94,6 +94,20 @@ def test_loaders_are_reported_apart(tmp_path):
     merged = {key: value for part in result for key, value in part.items()}
     assert merged["test/robust_accuracy/l2_0.5"] == pytest.approx(by_hand(0.5) / 21)
     assert merged["test/robust_accuracy/l2_0.5/loader_1"] == pytest.approx(by_hand(0.5, Images(9)) / 9)
+    for place in ("test", "test/loader_1"):
+        assert (tmp_path / f"figures/{place}/adversarial_examples.png").is_file()
+
+
+class Grouped(Images):
+    """Its third part is a group, and not the sample's number."""
+
+    def __getitem__(self, i):
+        return self.x[i], self.y[i], i // 3
+
+
+def test_a_third_part_that_does_not_number_the_samples_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="taken for the samples' numbers, but it repeats"):
+        trainer(tmp_path, callback()).test(StockClassifier(), loader(Grouped()), verbose=False)
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(0, []), (1, [0, 1, 2]), (2, [1])])

@@ -5,6 +5,8 @@ import pytest
 import yaml
 
 from theodolite.scripts.claims import CLAIMS, Row, Target, judge, load_claim, load_claims
+from theodolite.scripts.measure import compose
+from theodolite.scripts.reproduce import _needed, _plan
 
 CLAIM = {
     "id": "sbm",
@@ -129,6 +131,13 @@ def test_absent_config_names_the_places_looked_in(write, tmp_path):
 
 def test_every_shipped_claim_loads():
     assert len(load_claims()) == len(list(CLAIMS.glob("*.yaml")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in CLAIMS.glob("*.yaml")))
+def test_the_command_line_takes_every_run_of_every_shipped_claim(name):
+    claim = load_claims()[name]
+    assert set(_plan(claim, _needed(claim), compose)) == set(claim.runs)
 
 
 @pytest.mark.parametrize(

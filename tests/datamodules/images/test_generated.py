@@ -151,6 +151,43 @@ def test_any_changed_setting_has_a_set_of_its_own(tmp_path):
     assert settings["targets"] == "next"
 
 
+def test_a_set_made_of_what_a_set_serves_knows_what_that_is(tmp_path):
+    """Controls, and what is kept, share one set on disk, but serve other images of it."""
+    write_checkpoint(tmp_path / "model.ckpt")
+    served = [{}, {"control": "unperturbed"}, {"control": "noise"}, {"keep": "wrong"}]
+    first = [relabeled(tmp_path, **options) for options in served]
+    assert len({each.records.folder for each in first}) == 1
+    second = [relabeled(tmp_path, source=each) for each in first]
+    assert len({each.records.folder for each in second}) == 4
+    for one, other in zip(first, second, strict=True):
+        before, after = whole(one.dataset("train")), whole(other.dataset("train"))
+        assert torch.linalg.vector_norm((after.x - before.x).flatten(1), dim=1).max() <= 0.5 * (1 + 1e-5)
+
+
+def test_runs_that_need_a_set_at_the_same_time_share_the_work(tmp_path):
+    """A second run makes the whole set while the first makes its first shard: that is then the only one it makes."""
+    write_checkpoint(tmp_path / "model.ckpt")
+    data, other, made, original = relabeled(tmp_path), relabeled(tmp_path), [], RelabeledDataModule._make_shard
+
+    def make(self, model, records, shard):
+        made.append(shard)
+        if len(made) == 1:
+            other.setup("fit")
+        return original(self, model, records, shard)
+
+    data._make_shard = make.__get__(data)
+    data.setup("fit")
+    assert len(made) == 1
+    assert contents(data.records.folder) == contents(other.records.folder)
+
+
+def test_making_a_set_draws_nothing_from_the_global_generator(tmp_path):
+    write_checkpoint(tmp_path / "model.ckpt")
+    state = torch.get_rng_state()
+    relabeled(tmp_path).setup("fit")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def build_in_rank(rank: int, port: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     data = relabeled(folder)
@@ -225,5 +262,11 @@ def test_user_errors_are_one_line(tmp_path):
     content = torch.load(tmp_path / "model.ckpt")
     content["hyper_parameters"] = {"num_classes": 3}
     torch.save(content, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="does not say what its network is"):
+    with pytest.raises(ValueError, match=r"model.ckpt'\): it does not give an ImageClassifier \("):
         relabeled(tmp_path).setup("fit")
+    for damaged in ((tmp_path / "model.ckpt").read_bytes()[:900], b"text"):
+        (tmp_path / "model.ckpt").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model.ckpt'\): it does not give an ImageClassifier \("):
+            relabeled(tmp_path).setup("fit")
+    with pytest.raises(ValueError, match=r"\(source.validate_on='train'\): the source must have its own"):
+        relabeled(tmp_path, source=Dots(val_samples=23, validate_on="train"))

@@ -37,6 +37,8 @@ def test_it_fools_no_less_than_pgd_and_stays_in_the_ball(norm):
 def test_two_classes_under_inference_mode_leave_everything_as_found():
     model, (x, y, _) = small_cnn(num_classes=2).train(), images(6, num_classes=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     calls = []
 
@@ -52,6 +54,7 @@ def test_two_classes_under_inference_mode_leave_everything_as_found():
     finally:
         sys.settrace(old)
     assert all(m.training for m in model)
+    assert all(p.requires_grad and bool((p.grad == 1).all()) for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
@@ -71,6 +74,13 @@ def test_published_settings(num_classes, parts, targets):
     assert library.square.n_queries == 5000
 
 
+@needs_library
+def test_attacks_for_more_classes_than_there_are_are_refused():
+    model, (x, y, _) = small_cnn(num_classes=2), images(2, num_classes=2)
+    with pytest.raises(ValueError, match=r"the model has 2 classes, and apgd-t needs 4 or more; choose from apgd-ce"):
+        AutoAttack(attacks=["apgd-ce", "apgd-t"])(model, x, y)
+
+
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'theodolite\[eval\]'"):
@@ -84,6 +94,7 @@ def test_a_missing_library_is_named_with_its_remedy(monkeypatch):
         ({"norm": "l1"}, r"AutoAttack\(norm='l1'\)"),
         ({"attacks": ["pgd"]}, r"AutoAttack\(attacks=\['pgd'\]\): name one or more of apgd-ce"),
         ({"attacks": []}, r"AutoAttack\(attacks=\[\]\)"),
+        ({"seed": -1}, r"AutoAttack\(seed=-1\)"),
     ],
 )
 def test_mistakes_are_refused_at_construction(settings, message):

@@ -315,6 +315,9 @@ def test_the_class_calls_the_function_with_its_settings():
     assert PGD(eps=8 / 255, norm="linf", name="madry").at(0.3).name == "madry_0.3"
     assert FGSM(8 / 255).name == "fgsm_linf_0.03137"
     assert FGSM(0.1).at(0.2).step_size == 0.2
+    without = PGD(eps=float("inf"), step_size=0.1, random_start=False).at(0.5)
+    assert (without.eps, without.step_size) == (0.5, 0.1)
+    assert [each.describe() for each in (PGD(), attack)] == ["PGD-20", "PGD-4 x 2 restarts, logit_gap"]
 
 
 def test_low_precision_is_used_only_where_it_is_allowed():

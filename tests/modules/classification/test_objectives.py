@@ -121,6 +121,7 @@ def test_batch_statistics_move_with_the_training_step_alone(make):
         (lambda: GaussianNoise(0), r"GaussianNoise\(sigma=0\): must be positive"),
         (lambda: TRADES(PGD(), beta=0), r"TRADES\(beta=0\): must be positive"),
         (lambda: TRADES(PGD(random_start=False)), "TRADES: the attack must have random_start=True"),
+        (lambda: TRADES(PGD(restarts=2)), "TRADES: .* restarts=2 would be left out"),
     ],
 )
 def test_bad_settings_are_one_line(make, message):
