@@ -10,7 +10,7 @@ from torch import nn
 from theodolite.callbacks import Transferability
 from theodolite.modules.attacks import PGD, MaskedGradientsWarning
 
-from .classifiers import Images, StockClassifier, loader, trainer
+from .classifiers import Boring, Images, StockClassifier, loader, torchvision_classifier, trainer
 
 NAMES = ["tested", "second", "third"]
 ATTACK = PGD(eps=0.5, steps=10)
@@ -118,3 +118,23 @@ def test_mistakes_are_refused_at_construction(tmp_path):
         Transferability(PGD(targeted=True), {})
     with pytest.raises(ValueError, match=r"Transferability\(seed=-1\)"):
         Transferability(ATTACK, {}, seed=-1)
+
+
+class OfTorchvision(StockClassifier):
+    def __init__(self):
+        super().__init__(torchvision_classifier().net)
+
+
+@pytest.mark.parametrize("kind", ["demo", "torchvision"])
+def test_modules_that_nobody_here_wrote(tmp_path, checkpoints, kind):
+    """Lightning's own demo, and a network of torchvision: a copy is fooled by what fools the original."""
+    if kind == "demo":
+        module = Boring()
+        data = torch.utils.data.TensorDataset(torch.rand(5, 32), module(torch.rand(5, 32)).argmax(1))
+    else:
+        module, data = OfTorchvision(), Images(4, size=32, channels=3)
+    measure = Transferability(PGD(eps=2.0, steps=5), checkpoints(copy=module))
+    result = trainer(tmp_path, measure).test(module, loader(data), verbose=False)[0]
+    rows = table(tmp_path / "tables/test/transfer_accuracy.csv")
+    assert rows["copy"]["tested"] == rows["tested"]["tested"] == rows["tested"]["copy"]
+    assert any(key.startswith("test/transfer_accuracy") for key in result)
