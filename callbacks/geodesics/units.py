@@ -56,13 +56,13 @@ def innermost(module: nn.Module) -> tuple[str, nn.Module]:
 def hidden_units(network: nn.Module) -> list[Units]:
     """Trace a network by ``torch.fx`` and list its sets of hidden units, in order from input to output.
 
-    A linear or convolutional layer makes new units, except that the network's outputs keep their places. Batch
-    normalisation, elementwise functions, pooling and flatten keep the units; what is added or multiplied shares them,
-    as in a residual stream.
+    A linear or convolutional layer makes new units, except that the network's outputs keep their places. Normalisation
+    of batches, layers and instances, elementwise functions, pooling and flatten keep the units; what is added or
+    multiplied shares them, as in a residual stream.
 
     Args:
-        network: Linear, convolutional (also depthwise) and batch-normalisation layers, elementwise functions, pooling,
-            flatten, and sums or products of them.
+        network: Linear, convolutional (also depthwise) and normalisation layers (of groups: one group), elementwise
+            functions, pooling, flatten, and sums or products of them.
 
     Raises:
         ValueError: If the network cannot be traced, or has another layer or function, or a layer that is used twice.
@@ -132,8 +132,13 @@ class _Reader:
                 made = self._new(layer.weight.shape[0])
                 self._put(made, layer, name, 0, what)
                 return made
-            case nn.BatchNorm1d() | nn.BatchNorm2d():
+            case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.InstanceNorm1d() | nn.InstanceNorm2d() | nn.LayerNorm():
                 self._put(units, layer, name, 0, what)
+            case nn.GroupNorm() if layer.num_groups == 1:
+                self._put(units, layer, name, 0, what)
+            case nn.PReLU():
+                if layer.num_parameters > 1:
+                    self._put(units, layer, name, 0, what)
             case nn.Flatten() if layer.start_dim == 1:
                 pass
             case _ if not isinstance(layer, _ALIKE_LAYERS) and (units != _FIXED or list(layer.parameters())):
@@ -169,8 +174,8 @@ class _Reader:
 
 def _refuse(what: str) -> NoReturn:
     msg = (
-        f"align: {what} is not supported; alignment knows linear and convolutional layers, batch normalisation, "
-        "elementwise functions, pooling, flatten and sums. Search unaligned."
+        f"align: {what} is not supported; alignment knows linear and convolutional layers, normalisation of batches, "
+        "layers and instances, elementwise functions, pooling, flatten and sums. Search unaligned."
     )
     raise ValueError(msg)
 

@@ -37,6 +37,15 @@ def classifier(seed, network, shape, **more):
     return module.eval()
 
 
+def layer_normalised(num_classes, input_shape):
+    """A convolutional and a linear network in one, whose units are normalised together, and one by one."""
+    return nn.Sequential(
+        nn.Conv2d(input_shape[0], 5, 3), nn.GroupNorm(1, 5), nn.PReLU(5), nn.Conv2d(5, 6, 3),
+        nn.InstanceNorm2d(6, affine=True), nn.PReLU(), nn.Conv2d(6, 7, 3), nn.LayerNorm([7, 2, 2]), nn.Flatten(),
+        nn.Linear(28, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, num_classes),
+    )  # fmt: skip
+
+
 def images(shape, n=6):
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(6)).double(), torch.arange(n) % 4
 
@@ -46,6 +55,7 @@ CASES = {
     "mlp": (lambda seed: regression(seed), samples()),
     "convnet with flatten": (lambda seed: classifier(seed, SmallCNN, SHAPE, width=4), images(SHAPE)),
     "resnet9": (lambda seed: classifier(seed, ResNet9, SHAPE, width=4), images(SHAPE)),
+    "normalised layers": (lambda seed: classifier(seed, layer_normalised, SHAPE), images(SHAPE)),
 }
 
 
