@@ -202,8 +202,8 @@ class ClassifierMeasurement(HeldOutMeasurement):
         number = place if sample_id is None else sample_id.cpu()
         if len(number.unique()) < len(number):
             msg = (
-                f"{type(self).__name__}: the third part of the batch was taken for the samples' numbers, but it "
-                "repeats; give (x, y), (x, y, sample_id) with another number for each sample, or a dictionary."
+                f"{type(self).__name__}: the third part of a batch, or its sample_id or index, numbers the samples, "
+                "but here numbers repeat; give each sample its own, or (x, y) alone."
             )
             raise ValueError(msg)
         if self.max_samples is not None:

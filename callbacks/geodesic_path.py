@@ -122,9 +122,8 @@ class GeodesicPath(EvaluationMeasurement):
         self._evaluated = EvaluatedBatches()
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
-        del pl_module
         if self.quantity == "evaluated":
-            self._evaluated.add(trainer, batch, dataloader_idx)
+            self._evaluated.add(trainer, pl_module, batch, dataloader_idx)
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Search for the path, at the quantity of the stage."""

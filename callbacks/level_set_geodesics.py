@@ -181,9 +181,9 @@ class LevelSetGeodesics(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch that the level is measured on."""
-        del pl_module, outputs, batch_idx
+        del outputs, batch_idx
         if self.metric != "loss":
-            self._held_out.add(trainer, batch, dataloader_idx)
+            self._held_out.add(trainer, pl_module, batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
@@ -235,8 +235,8 @@ class LevelSetGeodesics(Callback):
         digest = hashlib.blake2b(repr((settings, trainer.precision)).encode(), digest_size=8)
         digest.update(starts.cpu().numpy().tobytes())
         # what neither settings nor weights show: activations, the form of the loss; to digits that all machines give
-        first = starts[:1]
-        digest.update(f"{float(landscape.gradient(first, 0)[0]):.4g} {float(landscape.values(first)):.4g}".encode())
+        for shown in (landscape, ModelLandscape(landscape.module, landscape.batches[:1])):
+            digest.update(f"{float(shown.values(starts[:1])):.2g} ".encode())
         for batches in (landscape.batches, landscape.level_batches):
             apply_to_collection(batches, Tensor, lambda part: digest.update(part.cpu().numpy().tobytes()))
         return self.resume / trainer.strategy.broadcast(digest.hexdigest())

@@ -15,9 +15,9 @@ class LevelSetSnapshots(Callback):
     """Save the weights the first time a logged quantity falls below each level: one training run serves all levels.
 
     Looks at the quantity at the end of every training epoch, after the last validation in it. Writes
-    ``snapshots/<monitor>_<level>.ckpt`` in the run directory, / written _ (``state_dict``, ``level``, ``value``,
-    ``epoch``, ``global_step``), which :class:`GeodesicPath` takes as ``reference``. Costs nothing else. On several
-    ranks log the quantity with ``sync_dist=True``, so that all of them see the same; rank zero writes.
+    ``snapshots/<monitor>_<level>.ckpt`` in the run directory (``state_dict``, ``level``, ``value``, ``epoch``,
+    ``global_step``; a / in the key becomes _), which :class:`GeodesicPath` takes as ``reference``. Costs nothing else.
+    On several ranks log the quantity with ``sync_dist=True``, so that all of them see the same; rank zero writes.
 
     Args:
         levels: The levels, in units of the quantity.

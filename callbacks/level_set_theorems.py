@@ -95,7 +95,8 @@ def _counterexample(seeds: Sequence[int]) -> dict[str, float]:
     for seed in seeds:
         spread = 0.1 * float(torch.rand(1, generator=torch.Generator().manual_seed(seed)))
         surface, first, second = two_unit_relu(spread, 200, seed)
-        settings = Settings(lr=0.01, max_steps=300, max_passes=3, split="middle" if seed % 2 else "highest")
+        split = "middle" if seed % 2 else "highest"
+        settings = Settings(lr=0.01, max_steps=300, max_passes=3, split=split, tolerance=1e-5)
         paths = [find_paths(surface, first, second, 0.49, method, settings)[0] for method in get_args(Method)]
         connected += any(path.connected for path in paths)
         lowest = min(lowest, *(path.maximum for path in paths))

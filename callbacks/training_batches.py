@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning_fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -80,7 +79,7 @@ class EvaluatedBatches:
         self._batches: list[Any] = []
         self._seen: dict[int, int] = {}
 
-    def add(self, trainer: Trainer, batch: Any, dataloader_idx: int) -> None:
+    def add(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
         """Copy a batch."""
         loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         loader = dataloader(loaders, dataloader_idx)
@@ -88,7 +87,7 @@ class EvaluatedBatches:
         with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
             # torch's own sampler pads, so that each process has as many samples; ours does not
             if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):  # pyright: ignore[reportArgumentType]
-                size, seen = num_samples(batch), self._seen.get(dataloader_idx, 0)
+                size, seen = getattr(pl_module, "num_samples", num_samples)(batch), self._seen.get(dataloader_idx, 0)
                 self._seen[dataloader_idx] = seen + size
                 place, total = place_samples(loader, seen, size, trainer)
                 new = int((place < (total or 0)).sum())  # repeats come last
@@ -106,7 +105,7 @@ class EvaluatedBatches:
             parts: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(parts, batches)
             batches = [batch for part in parts for batch in part]
-        return [move_data_to_device(batch, pl_module.device) for batch in batches]
+        return [pl_module._call_batch_hook("transfer_batch_to_device", batch, pl_module.device, 0) for batch in batches]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How well examples made against one model fool another."""
 
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -175,7 +176,7 @@ def _load(kind: type[LightningModule], path: str) -> LightningModule:
             msg = "the file is damaged, or no checkpoint"
             raise ValueError(msg)
         return kind.load_from_checkpoint(path, map_location="cpu")
-    except (TypeError, KeyError, RuntimeError, ValueError) as error:
+    except (TypeError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         msg = f"Transferability: {path} does not give a {kind.__name__}: {reason}"
         raise ValueError(msg) from error

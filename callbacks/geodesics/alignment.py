@@ -50,7 +50,7 @@ def match_weights(first: State, second: State, units: Sequence[Units]) -> list[T
 
     .. math:: \max_{P_l}\ \langle P_l,\ W_l^A P_{l-1} (W_l^B)^T + (W_{l+1}^A)^T P_{l+1} W_{l+1}^B \rangle
 
-    until no order changes. Biases and the factors of batch normalisation count as weights do. It starts from a sweep
+    until no order changes. Biases and the factors of normalisation layers count as weights do. It starts from a sweep
     from input to output, in which only the weights between units whose order is known count: a permuted copy of
     distinct units is found by it exactly.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,25 +173,30 @@ class _State:
         self.file = file
         pairs = torch.stack([string.polyline() for string in strings])
         values = landscape.values_together(pairs.flatten(0, 1))
-        self.asked = {"settings": {**vars(settings)}, "level": level, "ends": pairs, "values": values}
+        self.asked: dict[str, Any] = {"settings": {**vars(settings)}, "level": level, "ends": pairs, "values": values}
         if not file.is_file():
             return
         saved = read(file, pairs.device)
-        if not isinstance(saved, dict) or saved.keys() != {*self.asked, "strings"}:
-            msg = f"{file} holds no search; delete it, or give another file."
+        if other := self._other(saved):
+            msg = f"{file} holds {other}; delete it, or give another file."
             raise ValueError(msg)
-        for name, fits in (
-            ("between other networks", torch.equal(saved["ends"], pairs)),
-            ("with other settings", saved["settings"] == self.asked["settings"]),
-            # to rounding: the values may come from another number of processes
-            (f"at the level {saved['level']:g}, not {level:g}", math.isclose(saved["level"], level, rel_tol=1e-5)),
-            ("on other batches or of another quantity", torch.allclose(saved["values"], values, rtol=1e-4)),
-        ):
-            if not fits:
-                msg = f"{file} holds a search {name}; delete it, or give another file."
-                raise ValueError(msg)
         for string, (places, beads, passed, alive) in zip(strings, saved["strings"], strict=True):
             string.beads, string.passed, string.alive = dict(zip(places, beads, strict=True)), set(passed), alive
+
+    def _other(self, saved: Any) -> str:
+        """Say what the file holds if it is not this search."""
+        if not isinstance(saved, dict) or saved.keys() != {*self.asked, "strings"}:
+            return "no search"
+        if saved["settings"] != self.asked["settings"]:
+            return "a search with other settings"
+        if saved["ends"].dtype != self.asked["ends"].dtype or not torch.equal(saved["ends"], self.asked["ends"]):
+            return "a search between other networks"
+        # to rounding: the values may come from another number of processes
+        if not math.isclose(saved["level"], self.asked["level"], rel_tol=1e-5):
+            return f"a search at the level {saved['level']:g}, not {self.asked['level']:g}"
+        if not torch.allclose(saved["values"], self.asked["values"], rtol=1e-4):
+            return "a search on other batches or of another quantity"
+        return ""
 
     def store(self, strings: Sequence[_String]) -> None:
         if rank_and_size()[0] == 0:

@@ -1,8 +1,6 @@
 """What a long search keeps on disk until its end, so that it goes on after a kill."""
 
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -22,19 +20,18 @@ def write(path: FilePath, content: Any) -> None:
     os.replace(partial, path)  # noqa: PTH105  # atomic: a killed process never leaves half a file
 
 
-def read(path: FilePath | str, device: torch.device | str = "cpu") -> Any:
-    """Read a file of tensors, numbers and containers of them onto a device.
+def read(path: FilePath | str, device: torch.device | str | None = "cpu") -> Any:
+    """Read a file of tensors, numbers and containers of them onto a device; ``None`` for where they were.
 
     Raises:
-        ValueError: If it is damaged, or no such file.
+        ValueError: If it is damaged, or holds something else.
     """
     try:
-        if zipfile.is_zipfile(path):
-            return torch.load(path, map_location=device, weights_only=True)
-    except (KeyError, RuntimeError, pickle.UnpicklingError):
-        pass  # what it says of such a file helps nobody
-    msg = f"{path} cannot be read: it is damaged, or no file of tensors; delete it or give another one."
-    raise ValueError(msg)
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # bytes that are no file of torch raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        msg = f"{path} cannot be read: it is damaged, or holds more than tensors and numbers ({reason})"
+        raise ValueError(msg) from error
 
 
 def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = True) -> _T:
@@ -46,7 +43,7 @@ def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = Tru
         writes: Whether this process is the one that writes.
     """
     if path is not None and path.is_file():
-        return read(path)
+        return read(path, None)
     result = compute()
     if path is not None and writes:
         write(path, result)

@@ -133,7 +133,7 @@ def find_paths(
 def higher_end(landscape: Landscape, ends: Tensor) -> float:
     """Give the largest value of points (n, P), and its rounding more: evaluated with others it may come out higher."""
     worst = float(landscape.values_together(ends).max())
-    return worst + 64 * torch.finfo(ends.dtype).eps * abs(worst)
+    return worst + min(64 * torch.finfo(ends.dtype).eps, 1e-4) * abs(worst)
 
 
 def _tested(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import random
 import zipfile
 from abc import abstractmethod
@@ -301,7 +302,7 @@ class GeneratedDataModule(ImageSplits):
                 raise TypeError(msg)
             with isolate_rng():  # initial weights are drawn before they are replaced
                 model = ImageClassifier.load_from_checkpoint(checkpoint, map_location=device).eval()
-        except (TypeError, KeyError, RuntimeError) as error:
+        except (TypeError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             msg = (
                 f"{type(self).__name__}(checkpoint={str(checkpoint)!r}): it does not give an ImageClassifier "

@@ -62,12 +62,12 @@ class AutoAttack(Attack):
         if unknown or attacks == []:
             msg = f"AutoAttack(attacks={attacks}): name one or more of {', '.join(known)}."
             raise ValueError(msg)
-        if importlib.util.find_spec("pyautoattack") is None:
-            msg = "AutoAttack needs the package pyautoattack: pip install 'theodolite[eval]'."
-            raise ModuleNotFoundError(msg)
         if seed < 0:
             msg = f"AutoAttack(seed={seed}): must be >= 0."
             raise ValueError(msg)
+        if importlib.util.find_spec("pyautoattack") is None:
+            msg = "AutoAttack needs the package pyautoattack: pip install 'theodolite[eval]'."
+            raise ModuleNotFoundError(msg)
         self.attacks = attacks
         self.seed = seed
 

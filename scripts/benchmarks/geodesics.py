@@ -93,7 +93,7 @@ def _segment(module: nn.Module, batch: Any, points: int, repeats: int, what: str
 
 
 def _search(pairs: int = 20, level: float = 0.01, steps: int = 300) -> list[dict[str, Any]]:
-    """Give the wall time of `geodesics-quadratic` at a level, and its speed over beads trained one after another.
+    """Give the wall time of a search like `geodesics-quadratic` at a level, and its speed over beads one after another.
 
     The latter is the number of steps that all beads took, times the time of a step of one bead alone.
     """

@@ -106,7 +106,7 @@ class Grouped(Images):
 
 
 def test_a_third_part_that_does_not_number_the_samples_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="taken for the samples' numbers, but it repeats"):
+    with pytest.raises(ValueError, match="numbers the samples, but here numbers repeat"):
         trainer(tmp_path, callback()).test(StockClassifier(), loader(Grouped()), verbose=False)
 
 

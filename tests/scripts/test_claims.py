@@ -134,6 +134,7 @@ def test_every_shipped_claim_loads():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", sorted(path.stem for path in CLAIMS.glob("*.yaml")))
 def test_the_command_line_takes_every_run_of_every_shipped_claim(name):
     claim = load_claims()[name]

@@ -166,8 +166,9 @@ def test_a_set_made_of_what_a_set_serves_knows_what_that_is(tmp_path):
 
 def test_runs_that_need_a_set_at_the_same_time_share_the_work(tmp_path):
     """A second run makes the whole set while the first makes its first shard: that is then the only one it makes."""
-    write_checkpoint(tmp_path / "model.ckpt")
     data, other, made, original = relabeled(tmp_path), relabeled(tmp_path), [], RelabeledDataModule._make_shard
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone/model.ckpt").write_bytes((tmp_path / "model.ckpt").read_bytes())
 
     def make(self, model, records, shard):
         made.append(shard)
@@ -178,7 +179,7 @@ def test_runs_that_need_a_set_at_the_same_time_share_the_work(tmp_path):
     data._make_shard = make.__get__(data)
     data.setup("fit")
     assert len(made) == 1
-    assert contents(data.records.folder) == contents(other.records.folder)
+    assert contents(data.records.folder) == contents(relabeled(tmp_path / "alone").records.folder)
 
 
 def test_making_a_set_draws_nothing_from_the_global_generator(tmp_path):
