@@ -70,7 +70,7 @@ class LevelSetGeodesics(Callback):
         count: Parameters that lengths count.
         optimizer: Of networks and beads: ``adam``, or ``sgd`` without momentum.
         lr: Its rate.
-        decay_steps: Steps of a network, or of a bead, in which its rate falls to a tenth; ``None`` for a constant rate.
+        drop_steps: Steps of a network, or of a bead, after which its rate falls to a tenth; ``None`` for never.
         clip: Gradients are scaled to at most this norm; ``None`` for as they are.
         max_steps: Most steps of a network.
         network_block: Steps between two looks at a network.
@@ -103,7 +103,7 @@ class LevelSetGeodesics(Callback):
         count: Literal["all", "weights"] = "weights",
         optimizer: Literal["adam", "sgd"] = "adam",
         lr: float = 1e-3,
-        decay_steps: int | None = None,
+        drop_steps: int | None = None,
         clip: float | None = None,
         max_steps: int = 60000,
         network_block: int = 100,
@@ -150,15 +150,15 @@ class LevelSetGeodesics(Callback):
         self.networks = networks or 2 * pairs
         self.metric: Metric = metric
         clip = float("inf") if clip is None else clip
-        decay = float("inf") if decay_steps is None else decay_steps
-        shared = {"optimizer": optimizer, "lr": lr, "decay_steps": decay, "clip": clip, "max_steps": bead_steps,
+        drop = float("inf") if drop_steps is None else drop_steps
+        shared = {"optimizer": optimizer, "lr": lr, "drop_steps": drop, "clip": clip, "max_steps": bead_steps,
                   "block": block, "bead": bead, "split": split, "grid": grid, "tolerance": tolerance,
                   "max_passes": max_passes}  # fmt: skip
         theirs, ours = settings_of("authors", **shared, accept=accept), settings_of("certified", **shared)
         chosen = {"authors": theirs, "certified": ours}
         #: Settings of each search between the same networks.
         self.searches: dict[str, Settings] = chosen if convention == "both" else {convention: chosen[convention]}
-        self.training = {"optimizer": optimizer, "lr": lr, "decay_steps": decay, "clip": clip, "max_steps": max_steps,
+        self.training = {"optimizer": optimizer, "lr": lr, "drop_steps": drop, "clip": clip, "max_steps": max_steps,
                          "block": network_block}  # fmt: skip
         self.count: Literal["all", "weights"] = count
         self.published = [list(map(float, point)) for point in published]

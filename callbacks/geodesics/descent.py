@@ -14,7 +14,7 @@ from .landscape import Landscape
 from .ranks import share
 from .status import detail, stage
 
-__all__ = ["LARGE", "clipped", "decayed", "descend", "snapshots"]
+__all__ = ["LARGE", "clipped", "descend", "dropped", "snapshots"]
 
 #: Rows are trained together up to so many numbers: beyond, optimizers read their state from memory anyway.
 _NUMBERS = 2**24
@@ -27,11 +27,11 @@ class _Rows:
     """Points under training: rows of one tensor with one optimizer, which acts on every row as if it were alone."""
 
     def __init__(
-        self, points: Tensor, lr: float, optimizer: Literal["adam", "sgd"], clip: float, decay_steps: float
+        self, points: Tensor, lr: float, optimizer: Literal["adam", "sgd"], clip: float, drop_steps: float
     ) -> None:
         self.points = points.clone()
         self.index = torch.arange(len(points), device=points.device)
-        self._lr, self._kind, self._clip, self._decay_steps = lr, optimizer, clip, decay_steps
+        self._lr, self._kind, self._clip, self._drop_steps = lr, optimizer, clip, drop_steps
         self._steps = 0
         self._optimizer = self._fresh()
 
@@ -42,7 +42,7 @@ class _Rows:
 
     def step(self, gradient: Tensor) -> None:
         self.points.grad = clipped(gradient, self._clip)
-        self._optimizer.param_groups[0]["lr"] = decayed(self._lr, self._steps, self._decay_steps)
+        self._optimizer.param_groups[0]["lr"] = dropped(self._lr, self._steps, self._drop_steps)
         self._optimizer.step()
         self._steps += 1
 
@@ -56,9 +56,9 @@ class _Rows:
             self._optimizer.state[self.points] = moments
 
 
-def decayed(lr: float, steps: Any, decay_steps: float) -> Any:
-    """Give the rate after a number of steps, or one for each number in a tensor: a tenth after ``decay_steps``."""
-    return lr if decay_steps == float("inf") else lr * 10 ** (-steps / decay_steps)
+def dropped(lr: float, steps: Any, drop_steps: float) -> Any:
+    """Give the rate after a number of steps, or one for each number in a tensor: a tenth from ``drop_steps`` on."""
+    return lr if drop_steps == float("inf") else lr * (1 - 0.9 * (steps >= drop_steps))
 
 
 def clipped(gradient: Tensor, norm: float) -> Tensor:
@@ -78,7 +78,7 @@ def descend(
     max_steps: int,
     optimizer: Literal["adam", "sgd"] = "adam",
     clip: float = float("inf"),
-    decay_steps: float = float("inf"),
+    drop_steps: float = float("inf"),
 ) -> tuple[Tensor, Tensor]:
     """Train points until the quantity of the level is below a target; those of large networks one after another.
 
@@ -91,7 +91,7 @@ def descend(
         max_steps: Most steps of each point.
         optimizer: Adam or plain gradient descent.
         clip: Gradients are scaled to at most this norm, > 0.
-        decay_steps: Steps in which the rate falls to a tenth, > 0.
+        drop_steps: Steps after which the rate falls to a tenth, > 0.
 
     Returns:
         The points, (n, P), and the quantity there, (n,): not below the target where the budget was used up.
@@ -101,14 +101,14 @@ def descend(
         results = [
             descend(
                 landscape, part, target, lr=lr, block=block, max_steps=max_steps, optimizer=optimizer, clip=clip,
-                decay_steps=decay_steps,
+                drop_steps=drop_steps,
             )
             for part in parts
         ]  # fmt: skip
         points, values = (torch.cat(column) for column in zip(*results, strict=True))
         return points, values
     done, values = points.clone(), landscape.values(points)
-    rows = _Rows(points, lr, optimizer, clip, decay_steps)
+    rows = _Rows(points, lr, optimizer, clip, drop_steps)
     rows.keep(~(values < target))
     step = 0
     while len(rows.index) and step < max_steps:
@@ -134,7 +134,7 @@ def snapshots(
     block: int = 100,
     optimizer: Literal["adam", "sgd"] = "adam",
     clip: float = float("inf"),
-    decay_steps: float = float("inf"),
+    drop_steps: float = float("inf"),
     kept: FilePath | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train points once, and keep each as it was when first seen below each level; each process trains its share.
@@ -149,7 +149,7 @@ def snapshots(
             anyway, every step is a look.
         optimizer: Adam or plain gradient descent.
         clip: Gradients are scaled to at most this norm, > 0.
-        decay_steps: Steps in which the rate falls to a tenth, > 0.
+        drop_steps: Steps after which the rate falls to a tenth, > 0.
         kept: Folder in which the networks that are done are kept, and found by a run that goes on after a kill.
 
     Returns:
@@ -162,7 +162,7 @@ def snapshots(
         for number, part in enumerate(parts, start=1):
             stage(f"Networks, part {number} of {len(parts)}.")
             digest = hashlib.blake2b(part.cpu().numpy().tobytes(), digest_size=8).hexdigest()
-            rows = _Rows(part, lr, optimizer, clip, decay_steps)
+            rows = _Rows(part, lr, optimizer, clip, drop_steps)
             run = partial(_snapshots, landscape, rows, levels, max_steps, block)
             trained.append(once(kept / f"networks-{digest}.pt" if kept else None, run))
         snapshot, reached = (torch.cat(column) for column in zip(*trained, strict=True))

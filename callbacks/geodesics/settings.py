@@ -22,7 +22,7 @@ class Settings:
         max_passes: Most times that all open segments are split.
         optimizer: Of beads in ``dss``: ``adam``, or plain ``sgd``; curves and bands are trained by Adam.
         lr: Its rate, > 0.
-        decay_steps: Steps of a bead in which its rate falls to a tenth, > 0; infinite for a constant rate.
+        drop_steps: Steps of a bead after which its rate falls to a tenth, > 0; infinite for a constant rate.
         clip: Gradients of beads are scaled to at most this norm, > 0.
         block: Steps between two looks at a bead's value.
         max_steps: Most steps of a bead (dynamic string), or of the whole curve or band.
@@ -43,7 +43,7 @@ class Settings:
     max_passes: int = 10
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
-    decay_steps: float = float("inf")
+    drop_steps: float = float("inf")
     clip: float = float("inf")
     block: int = 15
     max_steps: int = 20000
@@ -61,7 +61,7 @@ class Settings:
             "optimizer": (self.optimizer in {"adam", "sgd"}, "adam or sgd"),
             "clip": (self.clip > 0, "positive"),
             "lr": (0 < self.lr < float("inf"), "positive"),
-            "decay_steps": (self.decay_steps > 0, "positive"),
+            "drop_steps": (self.drop_steps > 0, "positive"),
             "block": (self.block >= 1, "at least 1"),
             "max_steps": (self.max_steps >= 1, "at least 1"),
             "images": (self.images >= 3, "at least 3"),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .descent import LARGE, clipped, decayed, descend
+from .descent import LARGE, clipped, descend, dropped
 from .landscape import Landscape
 from .ranks import rank_and_size
 from .settings import Settings
@@ -26,7 +26,7 @@ class Training:
     Args:
         landscape: Gives gradients of the training loss, and the quantity of the level.
         target: A bead is done when the quantity is below it.
-        settings: ``optimizer``, ``lr``, ``decay_steps``, ``clip``, ``block``, and ``max_steps``, rounded up to whole
+        settings: ``optimizer``, ``lr``, ``drop_steps``, ``clip``, ``block``, and ``max_steps``, rounded up to whole
             blocks.
     """
 
@@ -96,7 +96,7 @@ class Training:
             max_steps=settings.max_steps,
             optimizer=settings.optimizer,
             clip=settings.clip,
-            decay_steps=settings.decay_steps,
+            drop_steps=settings.drop_steps,
         )
         self._done += zip(self._labels, points, values.tolist(), strict=True)
         self._keep([False] * len(self._labels))
@@ -121,7 +121,7 @@ class Training:
     def _step(self) -> None:
         points, mean, square = self._state
         gradient = clipped(self._gradient(points), self.settings.clip)
-        lr = decayed(self.settings.lr, self._steps.to(points)[:, None], self.settings.decay_steps)
+        lr = dropped(self.settings.lr, self._steps.to(points)[:, None], self.settings.drop_steps)
         self._steps += 1
         if self.settings.optimizer == "sgd":
             self._state = (points - lr * gradient, mean, square)

@@ -295,14 +295,14 @@ def test_clipped_descent_by_hand():
     assert small[0].tolist() == pytest.approx([0.24, 0.32])
 
 
-def test_descent_at_a_decaying_rate_by_hand():
-    """On |x|^2 every step multiplies by 1 - 2 lr, and the rate falls to a tenth in two steps."""
+def test_descent_at_a_rate_that_drops_by_hand():
+    """On |x|^2 every step multiplies by 1 - 2 lr, and the rate falls to a tenth after two steps."""
     landscape, options = Surface(lambda points: points.square().sum(1)), {"lr": 0.1, "optimizer": "sgd"}
-    factors = [1 - 0.2 * 10 ** (-step / 2) for step in range(4)]
+    factors = [0.8, 0.8, 0.98, 0.98]
     start = torch.tensor([[3.0, 4.0]]).double()
-    point, _ = descend(landscape, start, 0.0, block=3, max_steps=4, decay_steps=2, **options)
+    point, _ = descend(landscape, start, 0.0, block=3, max_steps=4, drop_steps=2, **options)
     torch.testing.assert_close(point, start * math.prod(factors))
     level = float((start * math.prod(factors[:3])).square().sum()) + 1e-9
-    kept, reached = snapshots(landscape, start, [level], max_steps=9, decay_steps=2, **options)
+    kept, reached = snapshots(landscape, start, [level], max_steps=9, drop_steps=2, **options)
     assert bool(reached.all())
     torch.testing.assert_close(kept[0], start * math.prod(factors[:3]))

@@ -226,8 +226,8 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, monkeypatch, state):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("decay_steps", [float("inf"), 300])
-def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone(decay_steps):
+@pytest.mark.parametrize("drop_steps", [float("inf"), 300])
+def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone(drop_steps):
     """Beads that come at different times, on three batches in turn: each ends where Adam brings it alone."""
 
     class Slopes(Surface):
@@ -238,7 +238,7 @@ def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone
             return super().gradient(points * (1 + 0.1 * step), step)
 
     slopes = Slopes(bowl)
-    settings = Settings(lr=0.01, decay_steps=decay_steps, block=10, max_steps=400)
+    settings = Settings(lr=0.01, drop_steps=drop_steps, block=10, max_steps=400)
     training = Training(slopes, 0.5, settings)
     starts = torch.tensor([[1.0, 0.2], [9.0, 1.0], [0.1, 0.1], [0.9, 0.9]]).double()
     training.add([0, 1, 2], starts[:3])
@@ -251,7 +251,7 @@ def test_slow_beads_hold_up_nobody_and_every_bead_takes_the_steps_it_takes_alone
     for label, point, value in done:
         alone, steps = torch.nn.Parameter(starts[label].clone()), 0
         optimizer = torch.optim.Adam([alone], lr=0.01)
-        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 10 ** (-1 / decay_steps))
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [min(drop_steps, 10**9)])
         while float(bowl(alone.detach()[None])) >= 0.5 and steps < 400:
             for _ in range(10):
                 alone.grad = slopes.gradient(alone.detach()[None], steps % 3)[1][0]
