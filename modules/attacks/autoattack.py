@@ -23,7 +23,7 @@ _STANDARD: tuple[Part, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 #: The targeted attack on differences of logits ratios needs four classes.
 _FEW_CLASSES: tuple[Part, ...] = ("apgd-ce", "fab", "square")
 #: They divide by the difference of the largest logit and the third, or the mean of third and fourth.
-_LEAST_CLASSES: dict[Part, int] = {"apgd-dlr": 3, "apgd-t": 4}
+_LEAST_CLASSES: dict[str, int] = {"apgd-dlr": 3, "apgd-t": 4}
 
 
 class AutoAttack(Attack):
