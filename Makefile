@@ -25,7 +25,7 @@ train: $(VENV)/.base  ## train the quick-start, test it, print the table and whe
 	$(BIN)/theodolite fit --config $(CONFIG)
 
 test: $(VENV)/.test  ## the quick tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
