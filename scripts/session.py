@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
@@ -39,7 +40,7 @@ def session(
     """
     exit_code = 1
     try:
-        with _interrupt_handler_restored():
+        with _interrupt_handler_restored(), _ends_at_sigterm(callback.command):
             yield
         exit_code = 0
     except SIGTERMException as error:
@@ -95,3 +96,25 @@ def _interrupt_handler_restored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _ends_at_sigterm(command: str) -> Iterator[None]:
+    """End at a termination signal at once: Lightning waits for the next batch, and a measurement is after the last.
+
+    Training is left to Lightning, which ends it after a step.
+    """
+    if command == "fit" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Raise what Lightning raises; its own handler, which runs first, has told other processes."""
+    del number, frame
+    raise SIGTERMException

@@ -285,6 +285,14 @@ def test_interrupt_ends_with_the_command_that_goes_on(tiny, capsys):
     assert tiny("fit", *[word for word in command if "PressesCtrlC" not in word]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:theodolite test without")
+def test_a_termination_signal_ends_a_measurement_at_once(tiny, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    assert tiny("test", "--trainer.callbacks+=tiny_run.Terminated") == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "theodolite test: terminated by a signal."
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
 def test_packaged_config_is_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path(cli.__file__).parent / "configs"

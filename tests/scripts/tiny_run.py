@@ -102,6 +102,14 @@ class Draws(Callback):
         log_table(trainer, "test/table", ["snr", "overlap"], [[1.0, 0.5], [2.0, 0.75]])
 
 
+class Terminated(Callback):
+    """A long measurement after the last batch, which a scheduler ends."""
+
+    def on_test_epoch_end(self, trainer, pl_module):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("goes on after the signal")
+
+
 class PressesCtrlC(Callback):
     """Interrupt the process in the second epoch, as a user does."""
 
