@@ -285,11 +285,12 @@ def test_interrupt_ends_with_the_command_that_goes_on(tiny, capsys):
     assert tiny("fit", *[word for word in command if "PressesCtrlC" not in word]) == 0
 
 
-@pytest.mark.filterwarnings("ignore:theodolite test without")
-def test_a_termination_signal_ends_a_measurement_at_once(tiny, capsys):
+@pytest.mark.filterwarnings("ignore:theodolite .* without --ckpt_path", "ignore:theodolite predict has no callback")
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_termination_signal_ends_a_measurement_at_once(tiny, capsys, command):
     handler = signal.getsignal(signal.SIGTERM)
-    assert tiny("test", "--trainer.callbacks+=tiny_run.Terminated") == 143
-    assert capsys.readouterr().err.splitlines()[-1] == "theodolite test: terminated by a signal."
+    assert tiny(command, "--trainer.callbacks+=tiny_run.Terminated") == 143
+    assert capsys.readouterr().err.splitlines()[-1] == f"theodolite {command}: terminated by a signal."
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

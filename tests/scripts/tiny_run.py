@@ -109,6 +109,8 @@ class Terminated(Callback):
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("goes on after the signal")
 
+    on_validation_epoch_end = on_predict_epoch_end = on_test_epoch_end
+
 
 class PressesCtrlC(Callback):
     """Interrupt the process in the second epoch, as a user does."""
