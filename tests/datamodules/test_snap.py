@@ -174,7 +174,7 @@ def test_loops_repeats_and_a_member_listed_twice_do_not_count(tmp_path):
         (b"1 2\n", b"1\n\n2 7\n", r"c\.txt, line 3: node 7 is not in the graph .*e\.txt"),
         (b"1 2\n", b"1 b\n", r"c\.txt, line 1: '1 b' is malformed"),
         (b"1 2\n", b"1 -2\n", r"c\.txt, line 1: '1 -2' is malformed"),
-        (gzip.compress(b"1 2\n" * 100)[:-9], b"1\n", r"e\.txt: the gzip data are damaged"),
+        (gzip.compress(b"1 2\n" * 100, mtime=0)[:-9], b"1\n", r"e\.txt: the gzip data are damaged"),
     ],
 )
 def test_bad_files_give_one_clear_line(tmp_path, edge_text, community_text, message):
