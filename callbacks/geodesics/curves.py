@@ -34,7 +34,7 @@ def bezier(landscape: Landscape, start: Tensor, end: Tensor, settings: Settings)
     for step in range(settings.max_steps):
         t = (0.5 + step * 0.6180339887498949) % 1
         _, gradient = landscape.gradient(_curve(start, control, end, torch.tensor([t]).to(start)), step)
-        control.grad = 2 * t * (1 - t) * gradient[0]
+        control.grad = gradient[0].mul_(2 * t * (1 - t))
         optimizer.step()
     beads = _curve(start, control, end, torch.linspace(0, 1, settings.images).to(start))
     beads[0], beads[-1] = start, end
@@ -44,4 +44,4 @@ def bezier(landscape: Landscape, start: Tensor, end: Tensor, settings: Settings)
 def _curve(start: Tensor, control: Tensor, end: Tensor, t: Tensor) -> Tensor:
     """Give the points of the curve at places t (n,), as (n, P)."""
     t = t[:, None]
-    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+    return ((1 - t) ** 2 * start).addcmul_(2 * t * (1 - t), control).addcmul_(t**2, end)
