@@ -32,13 +32,18 @@ def bezier(landscape: Landscape, start: Tensor, end: Tensor, settings: Settings)
     control = torch.lerp(start, end, 0.5)
     optimizer = torch.optim.Adam([control], lr=settings.lr, fused=start.numel() >= LARGE or None)
     for step in range(settings.max_steps):
-        t = (0.5 + step * 0.6180339887498949) % 1
-        _, gradient = landscape.gradient(_curve(start, control, end, torch.tensor([t]).to(start)), step)
-        control.grad = gradient[0].mul_(2 * t * (1 - t))
+        control.grad = control_gradient(landscape, start, control, end, step)
         optimizer.step()
     beads = _curve(start, control, end, torch.linspace(0, 1, settings.images).to(start))
     beads[0], beads[-1] = start, end
     return beads
+
+
+def control_gradient(landscape: Landscape, start: Tensor, control: Tensor, end: Tensor, step: int) -> Tensor:
+    r"""Give the gradient of :math:`L(\phi(t))` at the t of a step with respect to the control point, (P,)."""
+    t = (0.5 + step * 0.6180339887498949) % 1
+    _, gradient = landscape.gradient(_curve(start, control, end, torch.tensor([t]).to(start)), step)
+    return gradient[0].mul_(2 * t * (1 - t))
 
 
 def _curve(start: Tensor, control: Tensor, end: Tensor, t: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Losses along a segment, a whole search, curve finding, and a search on two processes."""
 
+import copy
 import os
 import statistics
 import tempfile
@@ -23,7 +24,7 @@ from ...callbacks.geodesics import (
     flat,
     unflat,
 )
-from ...callbacks.geodesics.curves import bezier
+from ...callbacks.geodesics.curves import bezier, control_gradient
 from ...callbacks.geodesics.descent import snapshots
 from ...callbacks.geodesics.dynamic_string import dynamic_strings
 from ...callbacks.geodesics.training import Training
@@ -67,7 +68,7 @@ def run(repeats: int = 9) -> list[dict[str, Any]]:
             ),
             _segment(_convnet(), _images(16), 100, repeats, "MNIST convnet, 16 images", at_least=0.95),
             *_search(),
-            _bezier_step(repeats),
+            *_bezier_steps(repeats),
             _two_processes(),
         ]
     finally:
@@ -139,23 +140,36 @@ class _Counted(Landscape):
         return self.landscape.values(points)
 
 
-def _bezier_step(repeats: int) -> dict[str, Any]:
-    """Give the time of a step of curve finding over a forward and a backward pass of the plain network."""
+def _bezier_steps(repeats: int) -> list[dict[str, Any]]:
+    """Give what a step of curve finding costs over a step of the plain network, without and with the optimizer."""
     module, batch = _convnet(), _images(64)
     landscape = ModelLandscape(module, [batch])
     start = flat(module)
-    settings = Settings(max_steps=6, images=3)
+    end, control = start.roll(1), start.roll(2)
+    settings = Settings(max_steps=30, images=3)
+    parameters = list(module.parameters())
 
     def plain() -> None:
+        torch.autograd.grad(module.loss(batch), parameters)
+
+    def plain_steps() -> None:
+        trained = copy.deepcopy(module)
+        optimizer = torch.optim.Adam(trained.parameters(), lr=settings.lr, fused=True)
         for _ in range(settings.max_steps):
-            torch.autograd.grad(module.loss(batch), list(module.parameters()))
+            optimizer.zero_grad()
+            trained.loss(batch).backward()
+            optimizer.step()
 
     with as_measured(module):
-        seconds = median_times(
-            {"plain": plain, "ours": lambda: bezier(landscape, start, start.roll(1), settings)}, repeats
+        passes = median_times(
+            {"plain": plain, "ours": lambda: control_gradient(landscape, start, control, end, 1)}, 5 * repeats
         )
-    what = "step of a Bezier curve over forward and backward of the plain network, MNIST convnet, 64 images"
-    return row(what, seconds["ours"] / seconds["plain"], "x", at_most=1.1)
+        steps = median_times({"plain": plain_steps, "ours": lambda: bezier(landscape, start, end, settings)}, repeats)
+    what = "of a Bezier curve over {} of the plain network, MNIST convnet, 64 images"
+    return [
+        row("gradient " + what.format("forward and backward"), passes["ours"] / passes["plain"], "x", at_most=1.1),
+        row("30 steps " + what.format("30 steps") + ", Adam in both", steps["ours"] / steps["plain"], "x", at_most=1.1),
+    ]
 
 
 def _two_processes() -> dict[str, Any]:
