@@ -43,7 +43,7 @@ def control_gradient(landscape: Landscape, start: Tensor, control: Tensor, end: 
     r"""Give the gradient of :math:`L(\phi(t))` at the t of a step with respect to the control point, (P,)."""
     t = (0.5 + step * 0.6180339887498949) % 1
     _, gradient = landscape.gradient(_curve(start, control, end, torch.tensor([t]).to(start)), step)
-    return gradient[0].mul_(2 * t * (1 - t))
+    return 2 * t * (1 - t) * gradient[0]
 
 
 def _curve(start: Tensor, control: Tensor, end: Tensor, t: Tensor) -> Tensor:

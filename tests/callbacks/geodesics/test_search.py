@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from theodolite.callbacks.geodesics import AUTHORS, Path, Settings, Surface, connect, find_paths, flat
+from theodolite.callbacks.geodesics.curves import bezier
 from theodolite.callbacks.geodesics.examples import curvy_valley
 from theodolite.callbacks.geodesics.training import Training
 from theodolite.modules.regression import FeedForward, Regression
@@ -355,3 +356,11 @@ def test_mistakes_are_one_clear_line():
         connect(a, b, [batch()], 1.0)
     with pytest.raises(ValueError, match=r"Settings\(bead=1.5\): must be in \(0, 1\]"):
         Settings(bead=1.5)
+
+
+def test_bezier_takes_a_gradient_that_shares_its_memory():
+    surface = Surface(lambda points: points.sum(1))  # autograd gives one number, expanded
+    path = bezier(surface, torch.zeros(3), torch.ones(3), Settings(max_steps=1, images=3, lr=0.01))
+    torch.testing.assert_close(
+        path[1], torch.full((3,), 0.5 - 0.01 / 2)
+    )  # half of Adam's first step, lr
