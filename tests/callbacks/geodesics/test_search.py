@@ -361,6 +361,4 @@ def test_mistakes_are_one_clear_line():
 def test_bezier_takes_a_gradient_that_shares_its_memory():
     surface = Surface(lambda points: points.sum(1))  # autograd gives one number, expanded
     path = bezier(surface, torch.zeros(3), torch.ones(3), Settings(max_steps=1, images=3, lr=0.01))
-    torch.testing.assert_close(
-        path[1], torch.full((3,), 0.5 - 0.01 / 2)
-    )  # half of Adam's first step, lr
+    torch.testing.assert_close(path[1], torch.full((3,), 0.5 - 0.01 / 2))  # half of Adam's first step, lr
