@@ -16,8 +16,8 @@ from .status import detail, stage
 
 __all__ = ["LARGE", "clipped", "descend", "dropped", "snapshots"]
 
-#: Rows are trained together up to so many numbers: beyond, optimizers read their state from memory anyway.
-_NUMBERS = 2**24
+#: Rows are trained together up to so many numbers: beyond, nothing stays in the cache, and one by one is faster.
+_NUMBERS = 2**22
 
 #: From so many numbers a row Adam is fused: a third of the time; for few, the other is faster.
 LARGE = 2**16
