@@ -7,11 +7,9 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -93,7 +91,7 @@ def reproduce(
         claim: The claim.
         seeds: How many seeds: the claim's first ones, then the integers that follow; ``None`` for the claim's own.
         runs_dir: Where run directories are kept; those of a claim are in ``reproduce-<id>/``.
-        jobs: How many runs at once; one waits for those that it needs.
+        jobs: How many runs at once, each after those that it needs.
         progress: Where progress and failures are written.
         child: The command that is started for each run, before ``fit``, ``validate`` or ``test``.
         composer: Gives the composed config of a run; by default :func:`compose`.
@@ -108,16 +106,18 @@ def reproduce(
     plans = _plan(claim, needed, composer or compose)
     order = [(name, seed) for name in needed for seed in chosen]
     directories = {(name, seed): folder / f"{name}-{plans[name][0]}-seed{seed}" for name, seed in order}
-    futures: dict[tuple[str, int], Future[Measurement | None]] = {}
+    results: dict[tuple[str, int], Measurement | None] = {}
 
     def say(text: str) -> None:
         progress.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def job(step: int, name: str, seed: int) -> Measurement | None:
-        label = f"[{step}/{len(order)}] {claim.id} {name}, seed {seed}"
+    def others(name: str, seed: int) -> list[tuple[str, int]]:
+        return [(other, seed) for other in needs(claim.runs[name].overrides)]
+
+    def job(name: str, seed: int) -> Measurement | None:
+        label = f"[{order.index((name, seed)) + 1}/{len(order)}] {claim.id} {name}, seed {seed}"
         try:
-            others = needs(claim.runs[name].overrides)
-            finished = {other: directories[other, seed] for other in others if futures[other, seed].result()}
+            finished = {pair[0]: directories[pair] for pair in others(name, seed) if results[pair]}
             say(f"{label}: {directories[name, seed]}")
             run = _chained(claim.runs[name], seed, finished)
             result = measure(run, directories[name, seed], seed, child or CHILD, seeds_data=plans[name][1])
@@ -132,10 +132,7 @@ def reproduce(
         f"[bold]{claim.id}[/]: {len(order)} runs, about {_budget(claim, chosen):g} minutes on {where}", highlight=False
     )
     start = time.monotonic()
-    with _workers(jobs) as submit:
-        for step, (name, seed) in enumerate(order, start=1):
-            futures[name, seed] = submit(job, step, name, seed)  # after those it needs: it may wait for them
-        results = {pair: future.result() for pair, future in futures.items()}
+    _run_all(order, others, job, results, jobs)
     say(f"{claim.id}: {(time.monotonic() - start) / 60:.1f} minutes")
     measured = {name: [found for seed in chosen if (found := results[name, seed])] for name in needed}
     drawn = {name: [directories[name, seed] for seed in chosen if results[name, seed]] for name in needed}
@@ -145,23 +142,30 @@ def reproduce(
     return _entries(claim, chosen, measured, progress)
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[Callable[..., Future[Any]]]:
-    """Give what starts a function as soon as a worker is free, in order; a single worker is this process."""
-
-    def at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(function(*arguments))
-        return future
-
-    if jobs == 1:
-        yield at_once
+def _run_all(
+    order: Sequence[tuple[str, int]],
+    others: Callable[[str, int], list[tuple[str, int]]],
+    job: Callable[[str, int], Measurement | None],
+    results: dict[tuple[str, int], Measurement | None],
+    jobs: int,
+) -> None:
+    """Fill in the results: whenever a worker is free, it takes the first run whose others are done."""
+    if jobs == 1:  # in this process's own thread; the order has each run after its others
+        for pair in order:
+            results[pair] = job(*pair)
         return
     pool = ThreadPoolExecutor(jobs)
+    waiting, running = list(order), dict[Future[Measurement | None], tuple[str, int]]()
     try:
-        yield pool.submit
-    finally:  # interrupted: what runs was interrupted too, what waits is not started
-        pool.shutdown(cancel_futures=True)
+        while waiting or running:
+            ready = [pair for pair in waiting if all(other in results for other in others(*pair))]
+            for pair in ready[: jobs - len(running)]:
+                waiting.remove(pair)
+                running[pool.submit(job, *pair)] = pair
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                results[running.pop(future)] = future.result()
+    finally:  # interrupted: what runs was interrupted too
+        pool.shutdown()
 
 
 def _entries(

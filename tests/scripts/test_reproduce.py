@@ -193,6 +193,15 @@ def test_two_jobs_run_beside_each_other(claim, run):
     assert entries[0]["verdict"] != "failed"
 
 
+def test_a_run_that_waits_for_another_holds_up_no_worker(claim, run):
+    more = chain(("--save", "best", "--meet"))  # the source stays until two others, which need nothing, have come
+    names = ["net", "net-b"]
+    runs = more["runs"] | {name: {"config": "net.yaml", "overrides": ["--name", name]} for name in names}
+    rows = more["rows"] + [{"run": name, "metric": "test/overlap", "setting": name} for name in names]
+    entries, _, _ = run(claim(runs=runs, rows=rows), seeds=1, composer=composed, jobs=2)
+    assert [entry["verdict"] for entry in entries] == ["shown"] * 3
+
+
 def test_the_last_checkpoint_and_the_seed_are_filled_in(claim, run):
     words = ("--ckpt_path", "{source:last}", "--data.split_seed", "{seed}")
     _, calls, _ = run(claim(**chain(("--save", "last"), words)), seeds=2, composer=composed)
