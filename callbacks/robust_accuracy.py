@@ -56,7 +56,8 @@ class RobustAccuracy(ClassifierMeasurement):
         attacks: One or several, untargeted.
         eps: Radii at which each of them is measured instead of its own, in units of the input.
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
-        max_samples: Measure so many samples at most, evenly spread over the set; ``None`` for all.
+        max_samples: Measure so many samples at most, evenly spread over the set, so of each batch its share (larger
+            batches are faster then); ``None`` for all.
         checks: Number of samples on which the first PGD is checked; 0 for none.
         num_images: Number of adversarial examples in the figure, of the first attack that fools any; 0 for none.
         class_names: Names of the classes, for tables and figures; by default their numbers.
