@@ -1,5 +1,7 @@
 """Networks for small images: pixels, normalised by the task, to logits."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 __all__ = ["MadryCNN", "ResNet9", "ResNet18", "ResNet50", "SmallCNN", "TorchvisionNetwork"]
@@ -70,12 +72,25 @@ class ResNet9(nn.Sequential):
         num_classes: Number of classes C.
         input_shape: Channels, height and width of an image, height and width at least 8.
         width: Channels of the first convolution; the last have eight times as many.
+        pooling: Of the last maps: ``max``, as there, or ``mean``, with logits as they are.
+
+    Raises:
+        ValueError: If ``pooling`` is neither.
 
     Shapes:
         (N, channels, height, width) to (N, C).
     """
 
-    def __init__(self, num_classes: int = 10, input_shape: Shape = (3, 32, 32), width: int = 64) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        input_shape: Shape = (3, 32, 32),
+        width: int = 64,
+        pooling: Literal["max", "mean"] = "max",
+    ) -> None:
+        if pooling not in {"max", "mean"}:
+            msg = f"ResNet9(pooling={pooling!r}): must be max or mean."
+            raise ValueError(msg)
         super().__init__(
             *_normalised(input_shape[0], width),
             *_normalised(width, 2 * width),
@@ -86,10 +101,10 @@ class ResNet9(nn.Sequential):
             *_normalised(4 * width, 8 * width),
             nn.MaxPool2d(2),
             _Residual(8 * width),
-            nn.AdaptiveMaxPool2d(1),
+            nn.AdaptiveMaxPool2d(1) if pooling == "max" else nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(8 * width, num_classes, bias=False),
-            _Scale(0.125),
+            _Scale(0.125 if pooling == "max" else 1.0),
         )
 
 

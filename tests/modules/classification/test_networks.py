@@ -39,6 +39,17 @@ def test_takes_the_shape_and_the_classes_it_is_given(network, shape):
     assert network(num_classes=3, input_shape=shape).eval()(torch.rand(2, *shape)).shape == (2, 3)
 
 
+def test_the_last_maps_of_a_resnet9_are_pooled_as_asked():
+    """Mean pooling commutes with the linear layer: the logits are the mean of what it gives at every place."""
+    network = ResNet9(num_classes=3, input_shape=(1, 24, 16), width=2, pooling="mean").eval()
+    x = torch.rand(4, 1, 24, 16)
+    maps = nn.Sequential(*list(network)[:-4])(x)
+    assert maps.shape == (4, 16, 3, 2)
+    torch.testing.assert_close(network(x), torch.einsum("nchw,kc->nkhw", maps, network[-2].weight).mean((2, 3)))
+    with pytest.raises(ValueError, match=r"ResNet9\(pooling='sum'\): must be max or mean"):
+        ResNet9(pooling="sum")
+
+
 def test_torchvision_by_name():
     assert TorchvisionNetwork("squeezenet1_1", num_classes=4).eval()(torch.rand(1, 3, 64, 64)).shape == (1, 4)
     with pytest.raises(ValueError, match=r"TorchvisionNetwork\(name='resnet19'\): torchvision has .*resnet18"):
