@@ -70,6 +70,7 @@ class LevelSetGeodesics(Callback):
         count: Parameters that lengths count.
         optimizer: Of networks and beads: ``adam``, or ``sgd`` without momentum.
         lr: Its rate.
+        bead_lr: Its rate for beads; by default the same. A bead strays from the straight line the farther, the higher it is.
         drop_steps: Steps of a network, or of a bead, after which its rate falls to a tenth; ``None`` for never.
         clip: Gradients are scaled to at most this norm; ``None`` for as they are.
         max_steps: Most steps of a network.
@@ -103,6 +104,7 @@ class LevelSetGeodesics(Callback):
         count: Literal["all", "weights"] = "weights",
         optimizer: Literal["adam", "sgd"] = "adam",
         lr: float = 1e-3,
+        bead_lr: float | None = None,
         drop_steps: int | None = None,
         clip: float | None = None,
         max_steps: int = 60000,
@@ -128,6 +130,10 @@ class LevelSetGeodesics(Callback):
                 "at least 1."
             )
             raise ValueError(msg)
+        bead_lr = lr if bead_lr is None else bead_lr
+        if not (lr > 0 and bead_lr > 0):
+            msg = f"LevelSetGeodesics(lr={lr}, bead_lr={bead_lr}): rates must be positive, e.g. 0.001."
+            raise ValueError(msg)
         if networks and not 2 <= networks <= 2 * pairs <= networks * (networks - 1):
             msg = (
                 f"LevelSetGeodesics(networks={networks}): {pairs} different pairs take 2 to {2 * pairs} networks, "
@@ -151,7 +157,7 @@ class LevelSetGeodesics(Callback):
         self.metric: Metric = metric
         clip = float("inf") if clip is None else clip
         drop = float("inf") if drop_steps is None else drop_steps
-        shared = {"optimizer": optimizer, "lr": lr, "drop_steps": drop, "clip": clip, "max_steps": bead_steps,
+        shared = {"optimizer": optimizer, "lr": bead_lr, "drop_steps": drop, "clip": clip, "max_steps": bead_steps,
                   "block": block, "bead": bead, "split": split, "grid": grid, "tolerance": tolerance,
                   "max_passes": max_passes}  # fmt: skip
         theirs, ours = settings_of("authors", **shared, accept=accept), settings_of("certified", **shared)

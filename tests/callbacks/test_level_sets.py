@@ -120,6 +120,19 @@ def test_levels_of_small_networks(tmp_path):
     assert (tmp_path / "figures/test/geodesics.png").is_file()
 
 
+def test_beads_have_a_rate_of_their_own(tmp_path):
+    """At a level that no straight line holds, beads that hardly move connect nobody; the networks are the same."""
+    for bead_lr in (1e-9, 0.01):
+        torch.manual_seed(0)
+        module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
+        callback = LevelSetGeodesics(
+            [0.1], pairs=3, lr=0.01, bead_lr=bead_lr, max_steps=900, bead_steps=300, max_passes=3
+        )
+        trainer(tmp_path / str(bead_lr), callback).test(module, datamodule=data(50), verbose=False)
+    still, moving = metrics(tmp_path / "1e-09"), metrics(tmp_path / "0.01")
+    assert still["test/geodesic/connected/level_0.1"] < moving["test/geodesic/connected/level_0.1"]
+
+
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_levels_and_theorems_on_two_processes_are_those_of_one(tmp_path):
@@ -275,6 +288,8 @@ def test_mistakes_are_one_clear_line():
         LevelSetTheorems("pythagoras")
     with pytest.raises(ValueError, match=r"LevelSetTheorems\(instances=0\)"):
         LevelSetTheorems("curvy_valley", instances=0)
+    with pytest.raises(ValueError, match=r"bead_lr=-1\): rates must be positive"):
+        LevelSetGeodesics([0.1], bead_lr=-1)
     with pytest.raises(ValueError, match=r"networks=2\): 3 different pairs take"):
         LevelSetGeodesics([0.1], pairs=3, networks=2)
     with pytest.raises(ValueError, match=r"metric='bits'\): choose from loss, error, perplexity"):
