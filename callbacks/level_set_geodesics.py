@@ -70,7 +70,7 @@ class LevelSetGeodesics(Callback):
         count: Parameters that lengths count.
         optimizer: Of networks and beads: ``adam``, or ``sgd`` without momentum.
         lr: Its rate.
-        bead_lr: Its rate for beads; by default the same. A bead strays from the straight line the farther, the higher it is.
+        bead_lr: Its rate for beads; by default the same. The lower, the less a bead strays from the straight line.
         drop_steps: Steps of a network, or of a bead, after which its rate falls to a tenth; ``None`` for never.
         clip: Gradients are scaled to at most this norm; ``None`` for as they are.
         max_steps: Most steps of a network.
