@@ -121,7 +121,7 @@ def test_levels_of_small_networks(tmp_path):
 
 
 def test_beads_have_a_rate_of_their_own(tmp_path):
-    """At a level that no straight line holds, beads that hardly move connect nobody; the networks are the same."""
+    """Beads that hardly move connect fewer pairs of the same networks."""
     for bead_lr in (1e-9, 0.01):
         torch.manual_seed(0)
         module = Regression(FeedForward(output="sigmoid", bias=False, initial="uniform")).double()
