@@ -1,5 +1,6 @@
 """The console command: answers help and version at once, and imports what a command needs only when it is called."""
 
+import atexit
 import ctypes
 import gc
 import os
@@ -48,10 +49,11 @@ def main(args: Sequence[str] | None = None) -> int:
             from .connect import as_test
 
             arguments = as_test(arguments[1:])
+        if args is None:
+            keep_memory()
+            atexit.register(leave_group)
         if arguments[0] in RUN_COMMANDS:
             arguments = find_configs(arguments)
-            if args is None:
-                keep_memory()
             with large_import(own_process=args is None):
                 from .run import run
 
@@ -114,6 +116,17 @@ def keep_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     mallopt(mmap_threshold, 32 * 2**20)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def leave_group() -> None:
+    """Take leave of the other processes of the run.
+
+    A process that ends while a thread of gloo still holds a tensor aborts now and then; Lightning only ends groups of
+    NCCL.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def find_configs(arguments: Sequence[str]) -> list[str]:

@@ -10,8 +10,12 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.strategies import StrategyRegistry
+
+from .spawned import SpawnedDDP
 
 matplotlib.use("Agg")
+StrategyRegistry.register("ddp_spawn", SpawnedDDP, override=True, start_method="spawn")
 
 #: Set by Lightning and torch while they run; removed after each test.
 ALLOWED = {

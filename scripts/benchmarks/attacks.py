@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ...callbacks import RobustAccuracy
 from ...modules.attacks import PGD, cross_entropy, pgd
 from ...modules.classification import Adversarial, ImageClassifier
+from ..main import keep_memory
 from .timing import isolated, median_times, row
 
 __all__ = ["evaluate", "run"]
@@ -178,6 +179,7 @@ class _Clock(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         del trainer, pl_module, stage
+        keep_memory()  # as in every process of `theodolite test`
         torch.set_num_threads(1)
         # the process ends after this; `bench --json` wants no tables
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115

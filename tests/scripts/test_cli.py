@@ -89,6 +89,20 @@ def test_large_import_pauses_the_collector_and_freezes_nothing_of_a_caller():
         gc.unfreeze()
 
 
+def test_a_process_leaves_its_group_when_it_ends():
+    code = """
+import atexit, sys
+import torch.distributed as dist
+from theodolite.scripts.main import main
+atexit.register(lambda: print("group:", dist.is_initialized()))
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+sys.argv = ["theodolite", "reproduce", "--list"]
+print(dist.is_initialized(), main())
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.endswith("True 0\ngroup: False\n")
+
+
 def test_what_large_tensors_free_is_not_faulted_in_again():
     code = """
 import resource, sys
