@@ -1,8 +1,11 @@
 """The callback that brings a run's directory into being and tells every rank and logger where it is."""
 
+import signal
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -10,6 +13,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from .loggers import RunCSVLogger, RunWandbLogger
 from .run_directory import RunDirectory
@@ -78,9 +82,11 @@ class RunDirectoryCallback(Callback):
             self._truncate(trainer, 0)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that data flow."""
-        del trainer, pl_module
+        """Note that data flow, and end a measurement at once when a termination signal comes."""
+        del pl_module
         self.running = True
+        if self.command != "fit" and threading.current_thread() is threading.main_thread():
+            _end_at_sigterm(trainer)
 
     on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
 
@@ -116,3 +122,20 @@ class RunDirectoryCallback(Callback):
 def _debugging(trainer: Trainer) -> bool:
     """Tell ``fast_dev_run``, which keeps nothing."""
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _end_at_sigterm(trainer: Trainer) -> None:
+    """Replace Lightning's handler until its loop ends.
+
+    It begins a broadcast in the middle of what the processes do, and on several of them waits for ever when another
+    collective is under way.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(number, signal.SIG_IGN)  # a scheduler tells every process, and this one tells its children
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.Signals(number))
+        raise SIGTERMException
+
+    signal.signal(signal.SIGTERM, end)

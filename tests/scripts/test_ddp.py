@@ -54,3 +54,14 @@ def test_two_ranks_fit_and_test_as_one_run_with_the_numbers_of_one_rank(tmp_path
     one = measured(Path("runs/two/one"))
     assert one.keys() == two.keys()
     assert one == pytest.approx(two, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.ddp
+def test_a_signal_to_one_rank_ends_the_measurement_of_both(tiny, tmp_path):
+    command = [str(Path(sys.executable).parent / "theodolite"), "test", "--config", "tiny.yaml", "--wandb", "disabled"]
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    options += ["--trainer.callbacks+=tiny_run.TerminatedOnOneRank"]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == 143, result.stderr
+    assert "theodolite test: terminated by a signal.\n" in result.stderr
+    assert "Traceback" not in result.stderr

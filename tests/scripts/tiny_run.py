@@ -8,6 +8,7 @@ import signal
 import time
 
 import torch
+import torch.distributed as dist
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningDataModule
 from torch import nn
@@ -110,6 +111,17 @@ class Terminated(Callback):
         raise AssertionError("goes on after the signal")
 
     on_validation_epoch_end = on_predict_epoch_end = on_test_epoch_end
+
+
+class TerminatedOnOneRank(Callback):
+    """The first process gets the signal while the others wait for it in a collective."""
+
+    def on_test_epoch_end(self, trainer, pl_module):
+        if trainer.global_rank == 0:
+            time.sleep(0.5)
+            signal.raise_signal(signal.SIGTERM)
+        dist.all_gather_object([None] * trainer.world_size, torch.zeros(1000))
+        raise AssertionError("goes on after the signal")
 
 
 class PressesCtrlC(Callback):
