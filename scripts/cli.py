@@ -213,7 +213,7 @@ class TheodoliteCLI(LightningCLI):
             Stopped: If the run was interrupted or its loss is not finite.
         """
         assert self.run_callback is not None
-        with session(self.run_callback, self.wandb_logger, self.resume_command):
+        with session(self.trainer, self.run_callback, self.wandb_logger, self.resume_command):
             super()._run_subcommand(str(self.subcommand))
 
     def fit(self, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ from .loggers import RunCSVLogger, RunWandbLogger
 from .run_directory import RunDirectory
 from .versions import commit
 
-__all__ = ["RunDirectoryCallback"]
+__all__ = ["RunDirectoryCallback", "end_at_sigterm"]
 
 
 class RunDirectoryCallback(Callback):
@@ -82,11 +82,11 @@ class RunDirectoryCallback(Callback):
             self._truncate(trainer, 0)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that data flow, and end a measurement at once when a termination signal comes."""
+        """Note that data flow, and put the handler of a measurement in the place of Lightning's."""
         del pl_module
         self.running = True
-        if self.command != "fit" and threading.current_thread() is threading.main_thread():
-            _end_at_sigterm(trainer)
+        if trainer.state.fn != TrainerFn.FITTING and threading.current_thread() is threading.main_thread():
+            end_at_sigterm(trainer)
 
     on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start
 
@@ -124,11 +124,11 @@ def _debugging(trainer: Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
-def _end_at_sigterm(trainer: Trainer) -> None:
-    """Replace Lightning's handler until its loop ends.
+def end_at_sigterm(trainer: Trainer) -> None:
+    """Let a termination signal end this process and those that the Trainer started.
 
-    It begins a broadcast in the middle of what the processes do, and on several of them waits for ever when another
-    collective is under way.
+    Lightning's handler, which it sets when a loop begins and takes back after it, would begin a broadcast in the middle
+    of what the processes do, and on several of them wait for ever when another collective is under way.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

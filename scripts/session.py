@@ -6,16 +6,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ..callbacks import NonFiniteLossError
 from .errors import Stopped, UserError
 from .loggers import RunWandbLogger
-from .run_callback import RunDirectoryCallback
+from .run_callback import RunDirectoryCallback, end_at_sigterm
 
 __all__ = ["CONFIGURATION_ERRORS", "session"]
 
@@ -25,11 +25,15 @@ CONFIGURATION_ERRORS = (ValueError, TypeError, OSError, MisconfigurationExceptio
 
 @contextmanager
 def session(
-    callback: RunDirectoryCallback, wandb_logger: RunWandbLogger | None, resume_command: Callable[[], str]
+    trainer: Trainer,
+    callback: RunDirectoryCallback,
+    wandb_logger: RunWandbLogger | None,
+    resume_command: Callable[[], str],
 ) -> Iterator[None]:
     """Run the body, a call of the Trainer; afterwards end the W&B run and say where the results are.
 
     Args:
+        trainer: Runs the body.
         callback: Knows the run directory, and whether data flowed yet.
         wandb_logger: The W&B logger of the run.
         resume_command: Gives the command that goes on with this run.
@@ -40,7 +44,7 @@ def session(
     """
     exit_code = 1
     try:
-        with _interrupt_handler_restored(), _ends_at_sigterm(callback.command):
+        with _interrupt_handler_restored(), _ends_at_sigterm(trainer, callback.command):
             yield
         exit_code = 0
     except SIGTERMException as error:
@@ -99,7 +103,7 @@ def _interrupt_handler_restored() -> Iterator[None]:
 
 
 @contextmanager
-def _ends_at_sigterm(command: str) -> Iterator[None]:
+def _ends_at_sigterm(trainer: Trainer, command: str) -> Iterator[None]:
     """End at a termination signal at once: Lightning waits for the next batch, and a measurement is after the last.
 
     Training is left to Lightning, which ends it after a step.
@@ -107,14 +111,9 @@ def _ends_at_sigterm(command: str) -> Iterator[None]:
     if command == "fit" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGTERM, _terminate)
+    handler = signal.getsignal(signal.SIGTERM)
+    end_at_sigterm(trainer)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Raise what Lightning raises; its own handler, which runs first, has told other processes."""
-    del number, frame
-    raise SIGTERMException

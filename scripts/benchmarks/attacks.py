@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ...callbacks import RobustAccuracy
 from ...modules.attacks import PGD, cross_entropy, pgd
 from ...modules.classification import Adversarial, ImageClassifier
-from ..main import keep_memory
+from ..main import keep_memory, leave_group
 from .timing import isolated, median_times, row
 
 __all__ = ["evaluate", "run"]
@@ -196,8 +195,7 @@ class _Clock(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         del trainer, pl_module, stage
-        if dist.is_initialized():  # a process that ends with its group alive now and then aborts
-            dist.destroy_process_group()
+        leave_group()
 
 
 def _small_cnn() -> nn.Sequential:

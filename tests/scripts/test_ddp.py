@@ -57,7 +57,7 @@ def test_two_ranks_fit_and_test_as_one_run_with_the_numbers_of_one_rank(tmp_path
 
 
 @pytest.mark.ddp
-def test_a_signal_to_one_rank_ends_the_measurement_of_both(tiny, tmp_path):
+def test_a_signal_to_one_rank_ends_the_measurement_of_both(tiny):
     command = [str(Path(sys.executable).parent / "theodolite"), "test", "--config", "tiny.yaml", "--wandb", "disabled"]
     options = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     options += ["--trainer.callbacks+=tiny_run.TerminatedOnOneRank"]
