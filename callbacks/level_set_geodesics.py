@@ -17,9 +17,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .comparison import mean_and_standard_error
 from .geodesic_path import Metric, settings_of
-from .geodesics.descent import LARGE, snapshots
+from .geodesics.descent import snapshots
 from .geodesics.kept import once
-from .geodesics.landscape import Landscape, ModelLandscape, as_measured, flat, own_error, unflat
+from .geodesics.landscape import LARGE, Landscape, ModelLandscape, as_measured, flat, own_error, unflat
 from .geodesics.memory import Remembered
 from .geodesics.ranks import rank_and_size
 from .geodesics.search import find_paths

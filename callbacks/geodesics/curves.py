@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from .descent import LARGE
-from .landscape import Landscape
+from .landscape import LARGE, Landscape
 from .settings import Settings
 
 __all__ = ["bezier"]

@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 
 from .kept import once
-from .landscape import Landscape
+from .landscape import LARGE, Landscape
 from .ranks import share
 from .status import detail, stage
 
-__all__ = ["LARGE", "clipped", "descend", "dropped", "snapshots"]
+__all__ = ["clipped", "descend", "dropped", "snapshots"]
 
 #: Rows are trained together up to so many numbers: beyond, nothing stays in the cache, and one by one is faster.
 _NUMBERS = 2**22
-
-#: From so many numbers a row Adam is fused: a third of the time; for few, the other is faster.
-LARGE = 2**16
 
 
 class _Rows:

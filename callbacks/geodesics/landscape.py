@@ -11,8 +11,10 @@ from torch.func import functional_call, vmap
 
 from .batch_norm import batch_norms, fresh_statistics
 from .ranks import share
+from .recorded import Recorded
 
 __all__ = [
+    "LARGE",
     "Landscape",
     "LossFunction",
     "ModelLandscape",
@@ -28,6 +30,10 @@ __all__ = [
 #: Gives a scalar of a module and a batch: a loss, or a held-out metric.
 LossFunction = Callable[[Any, Any], Tensor]
 
+
+#: From so many parameters a network is large: what Python does around an operation takes little of its time, and its
+#: Adam is fused (a third of the time; for few, the other is faster).
+LARGE = 2**16
 
 #: Points are evaluated together only if so many fit: with fewer, each is long enough to be done alone at full speed.
 _LEAST_CHUNK = 32
@@ -156,21 +162,31 @@ class ModelLandscape(Landscape):
         self._single = bool(self._norms) or any(isinstance(part, nn.RNNBase) for part in module.modules())
         self._chunk_bytes = chunk_bytes
         self._chunks: dict[tuple[int, int], int] = {}
+        self._recorded: Recorded | None = None
+        if self.period == 1 and not self._single and sum(shape.numel() for shape in self._shapes.values()) < LARGE:
+            self._recorded = Recorded(lambda points: self._differentiated(points, batches[0], 0))
 
     def gradient(self, points: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Differentiate the loss on batch ``step`` modulo their number."""
         batch = self.batches[step % len(self.batches)]
-        losses, gradients = [], []
-        with torch.enable_grad():
-            for chunk in points.split(self._chunk(self._loss, points, batch)):
-                # leaves of the parameters' own shapes: their gradients are put together once
-                leaves = {name: part.detach().requires_grad_() for name, part in _views(chunk, self._shapes).items()}
-                with self._training(step), fresh_statistics(self._norms):
-                    values = self._evaluate(self._loss, leaves, batch)
-                    parts = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
-                gradients.append(torch.cat([part.flatten(1) for part in parts], dim=1))
-                losses.append(values.detach())
-        return torch.cat(losses), gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+        chunks = points.split(self._chunk(self._loss, points, batch))
+        if self._recorded is not None:
+            parts = [self._recorded(chunk) for chunk in chunks]
+        else:
+            parts = [self._differentiated(chunk, batch, step) for chunk in chunks]
+        if len(parts) == 1:
+            return parts[0]
+        losses, gradients = zip(*parts, strict=True)
+        return torch.cat(losses), torch.cat(gradients)
+
+    @torch.enable_grad()
+    def _differentiated(self, points: Tensor, batch: Any, step: int) -> tuple[Tensor, Tensor]:
+        # leaves of the parameters' own shapes: their gradients are put together once
+        leaves = {name: part.detach().requires_grad_() for name, part in _views(points, self._shapes).items()}
+        with self._training(step), fresh_statistics(self._norms):
+            values = self._evaluate(self._loss, leaves, batch)
+            parts = torch.autograd.grad(values.sum(), list(leaves.values()), materialize_grads=True)
+        return values.detach(), torch.cat([part.flatten(1) for part in parts], dim=1)
 
     @torch.no_grad()
     def values(self, points: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .descent import LARGE, clipped, descend, dropped
-from .landscape import Landscape
+from .descent import clipped, descend, dropped
+from .landscape import LARGE, Landscape
 from .ranks import rank_and_size
 from .settings import Settings
 
@@ -76,8 +76,7 @@ class Training:
         for _ in range(_LOOKS):
             if not self._labels:
                 break
-            for _ in range(self.settings.block):
-                self._step()
+            self._block()
             self._look(0)
         done, self._done = self._gathered(), []
         for label, _, _ in done:
@@ -118,23 +117,23 @@ class Training:
         self._steps = self._steps[mask]
         self._state = tuple(part[mask.to(part.device)] for part in self._state)
 
-    def _step(self) -> None:
+    def _block(self) -> None:
+        """Train all beads for as many steps as lie between two looks at their values."""
         points, mean, square = self._state
-        gradient = clipped(self._gradient(points), self.settings.clip)
-        lr = dropped(self.settings.lr, self._steps.to(points)[:, None], self.settings.drop_steps)
-        self._steps += 1
-        if self.settings.optimizer == "sgd":
-            self._state = (points - lr * gradient, mean, square)
-            return
-        mean.lerp_(gradient, 0.1)
-        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        corrections = [1 - decay ** self._steps.double()[:, None] for decay in (0.9, 0.999)]
-        first, second = (correction.to(points) for correction in corrections)
-        self._state = (
-            points.addcdiv(mean, (square / second).sqrt_().add_(1e-8).mul_(first / lr), value=-1),
-            mean,
-            square,
-        )
+        # each bead's number of steps, (block, n, 1); what depends on it alone is found for all steps at once
+        steps = (self._steps + torch.arange(self.settings.block)[:, None])[..., None].double()
+        lr = torch.ones_like(steps) * dropped(self.settings.lr, steps, self.settings.drop_steps)
+        first, second = (1 - decay ** (steps + 1) for decay in (0.9, 0.999))
+        for rate, scale, correction in zip(*(part.to(points) for part in (lr, first / lr, second)), strict=True):
+            gradient = clipped(self._gradient(points), self.settings.clip)
+            self._steps += 1
+            if self.settings.optimizer == "sgd":
+                points = points - rate * gradient
+                continue
+            mean.lerp_(gradient, 0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            points = points.addcdiv(mean, (square / correction).sqrt_().add_(1e-8).mul_(scale), value=-1)
+        self._state = (points, mean, square)
 
     def _gradient(self, points: Tensor) -> Tensor:
         """Give the gradients, each of its bead's own step."""

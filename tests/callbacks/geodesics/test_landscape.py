@@ -9,6 +9,7 @@ from torch import nn
 from theodolite.callbacks.geodesics import ModelLandscape, Surface, as_measured, flat, unflat
 from theodolite.callbacks.geodesics import descent as descents
 from theodolite.callbacks.geodesics import landscape as landscapes
+from theodolite.callbacks.geodesics import recorded as recordings
 from theodolite.callbacks.geodesics.descent import descend, snapshots
 from theodolite.callbacks.geodesics.elastic_band import tangents
 from theodolite.callbacks.geodesics.memory import Remembered
@@ -52,6 +53,52 @@ def test_values_and_gradients_are_the_modules_own(chunk_bytes):
         torch.testing.assert_close(gradients[i], torch.cat([p.grad.reshape(-1) for p in own.parameters()]))
         everything = tuple(torch.cat(parts) for parts in zip(*data, strict=True))
         torch.testing.assert_close(values[i], own.loss(everything).detach())
+
+
+@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("chunk_bytes", [1, 2**23])
+def test_recorded_gradients_are_the_modules_own(monkeypatch, n, chunk_bytes):
+    """After many calls the operations alone are repeated: on other points, and on samples changed in between."""
+    monkeypatch.setattr(recordings, "_CALLS", 2)
+    asked = []
+
+    def loss_fn(module, batch):
+        asked.append(batch)
+        return module.loss(batch)
+
+    module, (batch, _) = task(), batches()
+    landscape = ModelLandscape(module, [batch], loss_fn=loss_fn, chunk_bytes=chunk_bytes)
+    where = points(module, n)
+    for step in range(5):
+        before = len(asked)
+        losses, gradients = landscape.gradient(where + step, step)
+        assert step < 2 or len(asked) == before
+        for i, point in enumerate(where + step):
+            own = put(task(1), point)
+            loss = own.loss(batch)
+            loss.backward()
+            torch.testing.assert_close(losses[i], loss.detach())
+            torch.testing.assert_close(gradients[i], torch.cat([p.grad.reshape(-1) for p in own.parameters()]))
+        batch[0].mul_(0.9)
+
+
+def test_a_loss_that_asks_for_values_is_asked_at_every_step(monkeypatch):
+    """The operations of one branch are not those of the other, so nothing is recorded."""
+    monkeypatch.setattr(recordings, "_CALLS", 1)
+    module, (batch, _) = task(), batches()
+
+    def loss_fn(module, batch):
+        loss = module.loss(batch)
+        return 2 * loss if sum(module.network.state_dict()["layers.0.weight"].tolist()[0]) > 0 else loss
+
+    landscape = ModelLandscape(module, [batch], loss_fn=loss_fn)
+    first = points(module, 1)
+    first[0, 0] = 1
+    second = first.clone()
+    second[0, 0] = -1
+    for where, factor in ((first, 2), (second, 1), (first, 2)):
+        losses, _ = landscape.gradient(where, 0)
+        torch.testing.assert_close(losses[0], factor * put(task(1), where[0]).loss(batch).detach())
 
 
 def test_a_weight_that_two_layers_share_changes_in_both():

@@ -1,0 +1,68 @@
+"""Run a function from the list of its tensor operations: for small networks most of a step is what Python does around."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["Recorded"]
+
+#: Calls with a number of rows before its operations are recorded: that takes as long as is saved in so many.
+_CALLS = 300
+
+#: Operations that give their argument if the shape stays.
+_VIEWS = {
+    torch.ops.aten.alias.default,
+    torch.ops.aten.detach.default,
+    torch.ops.aten.expand.default,
+    torch.ops.aten.view.default,
+    torch.ops.aten._unsafe_view.default,
+}
+
+
+class Recorded:
+    """A function whose operations are recorded once it was called often with a number of rows, and then repeated.
+
+    What it reads beside its argument, such as samples, is read anew in each call; what it does in Python is not done
+    again. So it must do the same with every argument of a shape; one that asks for values on the way is called as it is.
+
+    Args:
+        function: Points (n, P) to losses (n,) and gradients (n, P); two and more through ``torch.func.vmap``, which
+            refuses functions that ask for values.
+    """
+
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        self.function = function
+        self._calls: Counter[int] = Counter()
+        self._recordings: dict[int, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what the function gives."""
+        rows = len(points)
+        if rows not in self._recordings:
+            self._calls[rows] += 1
+            if self._calls[rows] < _CALLS:
+                return self.function(points)
+            self._recordings[rows] = self._record(points)
+        with torch.no_grad():
+            return self._recordings[rows](points)
+
+    def _record(self, points: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        try:
+            self.function(torch.cat([points, points]))  # a recording of one row alone would keep the values asked for
+            recording = make_fx(self.function)(points)
+        except RuntimeError:
+            return self.function
+        _skip_views(recording)
+        return recording
+
+
+def _skip_views(recording: GraphModule) -> None:
+    for node in recording.graph.nodes:
+        if node.target in _VIEWS and node.meta["val"].shape == node.args[0].meta["val"].shape:
+            node.replace_all_uses_with(node.args[0])
+    recording.graph.eliminate_dead_code()
+    recording.recompile()
