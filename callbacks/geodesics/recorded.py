@@ -1,4 +1,4 @@
-"""Run a function from the list of its tensor operations: for small networks most of a step is what Python does around."""
+"""Repeat the tensor operations of a function: for small networks most of a step is what Python does around them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +27,8 @@ class Recorded:
     """A function whose operations are recorded once it was called often with a number of rows, and then repeated.
 
     What it reads beside its argument, such as samples, is read anew in each call; what it does in Python is not done
-    again. So it must do the same with every argument of a shape; one that asks for values on the way is called as it is.
+    again. So it must do the same with every argument of a shape; one that asks for values on the way is called as it
+    is.
 
     Args:
         function: Points (n, P) to losses (n,) and gradients (n, P); two and more through ``torch.func.vmap``, which
