@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch._ops import OpOverload
+from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["Recorded"]
@@ -58,6 +60,10 @@ class Recorded:
         except RuntimeError:
             return self.function
         _skip_views(recording)
+        direct = _direct(recording)
+        with torch.no_grad(), suppress(RuntimeError, TypeError):  # of a function that takes other arguments
+            if all(map(torch.equal, recording(points), direct(points))):
+                return direct
         return recording
 
 
@@ -67,3 +73,14 @@ def _skip_views(recording: GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
     recording.graph.eliminate_dead_code()
     recording.recompile()
+
+
+def _direct(recording: GraphModule) -> GraphModule:
+    """Call operations by their functions in ``torch``, or their methods: a third of the time of ``torch.ops``."""
+    graph = Graph()
+    graph.output(graph.graph_copy(recording.graph, {}))
+    for node in graph.nodes:
+        if isinstance(node.target, OpOverload):
+            name = node.target.overloadpacket.__name__
+            node.target = getattr(torch, name, None) or getattr(Tensor, name, None) or node.target
+    return GraphModule(recording, graph)
