@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["Recorded"]
 
-#: Calls with a number of rows before its operations are recorded: that takes as long as is saved in so many.
+#: Calls with a size before its operations are recorded: that takes as long as is saved in so many.
 _CALLS = 300
 
 #: Operations that give their argument if the shape stays.
@@ -26,11 +26,11 @@ _VIEWS = {
 
 
 class Recorded:
-    """A function whose operations are recorded once it was called often with a number of rows, and then repeated.
+    """A function whose operations are recorded once it was called often with about as many rows, and then repeated.
 
     What it reads beside its argument, such as samples, is read anew in each call; what it does in Python is not done
-    again. So it must do the same with every argument of a shape; one that asks for values on the way is called as it
-    is.
+    again. So it must do the same with every argument of a shape. One that asks for values on the way, or of which the
+    recording does not give exactly the same, is called as it is.
 
     Args:
         function: Points (n, P) to losses (n,) and gradients (n, P); two and more through ``torch.func.vmap``, which
@@ -45,13 +45,18 @@ class Recorded:
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Give what the function gives."""
         rows = len(points)
-        if rows not in self._recordings:
-            self._calls[rows] += 1
-            if self._calls[rows] < _CALLS:
+        size = _size(rows)
+        if size not in self._recordings:
+            self._calls[size] += 1
+            if self._calls[size] < _CALLS:
                 return self.function(points)
-            self._recordings[rows] = self._record(points)
+            self._recordings[size] = self._record(points[-1:].expand(size, -1).contiguous())
+        recording = self._recordings[size]
         with torch.no_grad():
-            return self._recordings[rows](points)
+            if rows == size:
+                return recording(points)
+            losses, gradients = recording(torch.cat([points, points[-1:].expand(size - rows, -1)]))
+            return losses[:rows], gradients[:rows]
 
     def _record(self, points: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         try:
@@ -60,11 +65,19 @@ class Recorded:
         except RuntimeError:
             return self.function
         _skip_views(recording)
-        direct = _direct(recording)
-        with torch.no_grad(), suppress(RuntimeError, TypeError):  # of a function that takes other arguments
-            if all(map(torch.equal, recording(points), direct(points))):
-                return direct
-        return recording
+        asked = self.function(points)
+        for recorded in (_direct(recording), recording):
+            # TypeError: some operations have a namesake in torch that takes other arguments
+            with torch.no_grad(), suppress(RuntimeError, TypeError):
+                if all(map(torch.equal, recorded(points), asked)):
+                    return recorded
+        return self.function
+
+
+def _size(rows: int) -> int:
+    """Round up to 1, 2, 3, 4, 6, 8, 12, ...: few recordings serve all numbers of rows, with less than half more."""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if rows <= power * 3 // 4 else power
 
 
 def _skip_views(recording: GraphModule) -> None:

@@ -55,7 +55,7 @@ def test_values_and_gradients_are_the_modules_own(chunk_bytes):
         torch.testing.assert_close(values[i], own.loss(everything).detach())
 
 
-@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("n", [1, 2, 5, 50])
 @pytest.mark.parametrize("chunk_bytes", [1, 2**23])
 def test_recorded_gradients_are_the_modules_own(monkeypatch, n, chunk_bytes):
     """After many calls the operations alone are repeated: on other points, and on samples changed in between."""
