@@ -15,7 +15,7 @@ __all__ = ["Recorded"]
 #: Calls with a size before its operations are recorded: that takes as long as is saved in so many.
 _CALLS = 300
 
-#: Operations that give their argument if the shape stays.
+#: Operations that give their argument if shape and strides stay.
 _VIEWS = {
     torch.ops.aten.alias.default,
     torch.ops.aten.detach.default,
@@ -82,8 +82,10 @@ def _size(rows: int) -> int:
 
 def _skip_views(recording: GraphModule) -> None:
     for node in recording.graph.nodes:
-        if node.target in _VIEWS and node.meta["val"].shape == node.args[0].meta["val"].shape:
-            node.replace_all_uses_with(node.args[0])
+        if node.target in _VIEWS:
+            before, after = node.args[0].meta["val"], node.meta["val"]
+            if (before.shape, before.stride()) == (after.shape, after.stride()):
+                node.replace_all_uses_with(node.args[0])
     recording.graph.eliminate_dead_code()
     recording.recompile()
 
