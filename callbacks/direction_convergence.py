@@ -61,8 +61,9 @@ class DirectionConvergence(ClassifierMeasurement):
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If an argument is out of range; when it is measured, if the checkpoint is of another architecture,
-            the module not linear, the training samples not separable or too many for the solver, or the weights zero.
+        ValueError: If an argument is out of range, or, when a loop begins, the checkpoint is of another architecture;
+            when it is measured, if the module is not linear, the training samples are not separable or too many for the
+            solver, or the weights are zero.
     """
 
     def __init__(
@@ -92,14 +93,19 @@ class DirectionConvergence(ClassifierMeasurement):
         del trainer, pl_module, stage
         self._found, self._state, self._rule, self._probe = self._given, {}, None, None
 
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        del trainer
+        if self.reference is not None:
+            self._state = reference_state(pl_module, self.reference, "DirectionConvergence")
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the reference, once."""
+        """Find the maximum-margin rule, once, if it is the reference."""
         super().on_validation_epoch_start(trainer, pl_module)
         if self._measures_validation(trainer):
             self._prepare(trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the reference, once."""
+        """Find the maximum-margin rule, once, if it is the reference."""
         super().on_test_epoch_start(trainer, pl_module)
         self._prepare(trainer, pl_module)
 
@@ -134,9 +140,7 @@ class DirectionConvergence(ClassifierMeasurement):
             )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.reference is not None:
-            self._state = self._state or reference_state(pl_module, self.reference, "DirectionConvergence")
-        elif self._rule is None:
+        if self.reference is None and self._rule is None:
             with away_from_inference(), left_as_found(pl_module):
                 parts = [unpack(batch, "DirectionConvergence") for batch in training_batches(trainer, pl_module, 0)]
                 x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])

@@ -1,5 +1,6 @@
 """Find the path from a network to another inside a level set, in any evaluation loop."""
 
+import math
 from pathlib import Path as FilePath
 from typing import Any, Literal, get_args
 
@@ -7,10 +8,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
+from torch import Tensor
 
 from .geodesics.alignment import aligned
 from .geodesics.figures import draw_plane, draw_profile
-from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, own_error, own_loss
+from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, loss_of, own_error
 from .geodesics.path import Path, barrier
 from .geodesics.profile import along
 from .geodesics.search import Method, check_same_buffers, find_paths, higher_end
@@ -19,7 +21,7 @@ from .geodesics.status import status_line
 from .held_out import EvaluationMeasurement
 from .media import log_figure, log_table, run_directory, shows_progress
 from .reference import check_reference, reference_state
-from .training_batches import EvaluatedBatches, away_from_inference, training_batches
+from .training_batches import EvaluatedBatches, away_from_inference, training_batches, training_loader
 
 __all__ = ["GeodesicPath", "Metric"]
 
@@ -69,7 +71,8 @@ class GeodesicPath(EvaluationMeasurement):
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range; when a loop begins, if the checkpoint is of another architecture, or
+            there is no loss, error or training batch.
     """
 
     def __init__(
@@ -93,6 +96,9 @@ class GeodesicPath(EvaluationMeasurement):
     ) -> None:
         check_reference(reference, "GeodesicPath")
         super().__init__(every_n_epochs)
+        if level is not None and not math.isfinite(level):
+            msg = f"GeodesicPath(level={level}): must be a finite number, or null for the higher end."
+            raise ValueError(msg)
         if num_batches < 0:
             msg = f"GeodesicPath(num_batches={num_batches}): must be at least 0; 0 for all."
             raise ValueError(msg)
@@ -118,6 +124,13 @@ class GeodesicPath(EvaluationMeasurement):
         self.loss_fn = loss_fn
         self.error_fn = error_fn
 
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss_of(pl_module, self.loss_fn)
+        self._metrics(pl_module)
+        self._state(pl_module)
+        if trainer.state.fn != "fit":  # fit has its training batches
+            training_loader(trainer)
+
     def _forget(self) -> None:
         self._evaluated = EvaluatedBatches()
 
@@ -134,10 +147,9 @@ class GeodesicPath(EvaluationMeasurement):
                 metric: self._landscape(pl_module, metric, batches, held) for metric in self._metrics(pl_module)
             }
             landscape = landscapes[self.metric]
-            state = reference_state(pl_module, self.reference, "GeodesicPath")
-            check_same_buffers(pl_module, state)
+            state = self._state(pl_module)
             if self.align:
-                state = aligned(pl_module, state, batches[0], self.loss_fn or own_loss)
+                state = aligned(pl_module, state, batches[0], loss_of(pl_module, self.loss_fn))
             ends = torch.stack([flat(pl_module), flat(pl_module, state)])
             level = higher_end(landscape, ends) if self.level is None else self.level
             (path,) = find_paths(landscape, ends[:1], ends[1:], level, self.method, self.settings, state=self.resume)
@@ -150,6 +162,12 @@ class GeodesicPath(EvaluationMeasurement):
                 pl_module.log(f"{stage}/geodesic/{name}", value, sync_dist=True, batch_size=1)
             self._show(trainer, landscape, path, stage)
         self._forget()
+
+    def _state(self, pl_module: LightningModule) -> dict[str, Tensor]:
+        """Read the reference, which must end a path of the module's parameters."""
+        state = reference_state(pl_module, self.reference, "GeodesicPath")
+        check_same_buffers(pl_module, state)
+        return state
 
     def _metrics(self, pl_module: LightningModule) -> list[Metric]:
         """List the metrics whose barriers are measured."""
@@ -185,12 +203,7 @@ class GeodesicPath(EvaluationMeasurement):
             log_figure(trainer, f"{stage}/geodesic_plane", draw_plane(landscape, path)),
         ]
         console = Console()
-        state = "connected" if path.connected else "not connected at this budget"
-        console.print(
-            f"{path.method}, level {path.level:.4g}: {state}; length {path.length:.3f}, {path.num_beads} beads, "
-            f"highest {path.maximum:.4g} at {path.highest:.2f} of the way",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        console.print(str(path), soft_wrap=True, highlight=False)
         for place in [file, *shown]:
             console.print(f"{'Path' if place == file else 'Figure'}: {place}", soft_wrap=True, highlight=False)
 

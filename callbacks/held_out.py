@@ -31,6 +31,10 @@ class EvaluationMeasurement(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self._forget()
 
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what could not be measured, before anything is trained or evaluated."""
+        del trainer, pl_module
+
     @abstractmethod
     def _forget(self) -> None:
         """Drop what was kept of the epoch before."""
@@ -42,6 +46,20 @@ class EvaluationMeasurement(Callback, ABC):
     @abstractmethod
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Conclude from what was kept, under ``val`` or ``test``."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what could not be measured in the validation."""
+        if self.every_n_epochs > 0:
+            self._begin(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what could not be measured."""
+        if trainer.state.fn == "validate":
+            self._begin(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what could not be measured."""
+        self._begin(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new epoch."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from .classification import dataloader, place_samples
 from .geodesics.landscape import num_samples
 
-__all__ = ["EvaluatedBatches", "away_from_inference", "training_batches"]
+__all__ = ["EvaluatedBatches", "away_from_inference", "training_batches", "training_loader"]
 
 
 def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: int) -> list[Any]:
@@ -31,6 +31,27 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         trainer: The running trainer; outside of ``fit`` its datamodule gives the loader.
         pl_module: Where the batches are moved to.
         num_batches: How many; 0 for all.
+
+    Raises:
+        ValueError: As in :func:`training_loader`.
+    """
+    loader = training_loader(trainer)
+    fixed = DataLoader(
+        loader.dataset,
+        getattr(loader.sampler, "global_batch_size", loader.batch_size),  # where the processes share a batch
+        shuffle=True,
+        collate_fn=loader.collate_fn,
+        generator=torch.Generator().manual_seed(0),
+    )
+    with isolate_rng():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  # what a dataset of others may draw from
+        torch.manual_seed(0)
+        return [_as_in_training(trainer, pl_module, batch) for batch in islice(fixed, num_batches or None)]
+
+
+def training_loader(trainer: Trainer) -> DataLoader[Any]:
+    """Give the loader of the training batches; outside of ``fit`` the datamodule's.
 
     Raises:
         ValueError: If the trainer has no training data, or not as one ``DataLoader`` of a sized dataset.
@@ -52,18 +73,7 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
             f"training data are a {type(loader).__name__}."
         )
         raise ValueError(msg)
-    fixed = DataLoader(
-        loader.dataset,
-        getattr(loader.sampler, "global_batch_size", loader.batch_size),  # where the processes share a batch
-        shuffle=True,
-        collate_fn=loader.collate_fn,
-        generator=torch.Generator().manual_seed(0),
-    )
-    with isolate_rng():
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  # what a dataset of others may draw from
-        torch.manual_seed(0)
-        return [_as_in_training(trainer, pl_module, batch) for batch in islice(fixed, num_batches or None)]
+    return loader
 
 
 def _as_in_training(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:

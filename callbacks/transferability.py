@@ -92,6 +92,10 @@ class Transferability(ClassifierMeasurement):
         """Names of all models, the tested one first."""
         return [_TESTED, *self.checkpoints]
 
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        del trainer
+        self._loaded(pl_module)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the models of the checkpoints go."""
         del trainer, pl_module, stage

@@ -21,9 +21,9 @@ __all__ = [
     "Surface",
     "as_measured",
     "flat",
+    "loss_of",
     "num_samples",
     "own_error",
-    "own_loss",
     "unflat",
 ]
 
@@ -138,15 +138,13 @@ class ModelLandscape(Landscape):
         if count not in {"all", "weights"}:
             msg = f"count={count!r}: lengths count all parameters or the weights; choose from all, weights."
             raise ValueError(msg)
-        if loss_fn is None and not callable(getattr(module, "loss", None)):
-            msg = f"{type(module).__name__} has no loss(batch); give loss_fn(module, batch)."
-            raise ValueError(msg)
         self.module = module
         self.batches = batches
         self.period = len(batches) if training is None else 0
         self.level_batches = batches if level_batches is None else level_batches
-        self._loss = _Objective(module, loss_fn or own_loss)
-        self._level = _Objective(module, level_fn or loss_fn or own_loss)
+        loss_fn = loss_of(module, loss_fn)
+        self._loss = _Objective(module, loss_fn)
+        self._level = _Objective(module, level_fn or loss_fn)
         self._scale = level_scale or _unchanged
         # asked for once: of a small network a step is mostly what Python does around it
         self._shapes = _shapes(module, "module.")
@@ -261,7 +259,19 @@ class _Objective(nn.Module):
         return self.function(self.module, batch)
 
 
-def own_loss(module: Any, batch: Any) -> Tensor:
+def loss_of(module: Any, loss_fn: LossFunction | None) -> LossFunction:
+    """Give the loss that was given, or else the module's ``loss(batch)``.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    if loss_fn is None and not callable(getattr(module, "loss", None)):
+        msg = f"{type(module).__name__} has no loss(batch); give loss_fn(module, batch)."
+        raise ValueError(msg)
+    return loss_fn or _own_loss
+
+
+def _own_loss(module: Any, batch: Any) -> Tensor:
     """Call the module's ``loss(batch)``."""
     return module.loss(batch)
 

@@ -11,7 +11,7 @@ from .kept import read, write
 __all__ = ["Path", "barrier", "segment_lengths"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Path:
     """A polyline in parameter space, and the quantity of the level along it.
 
@@ -35,6 +35,16 @@ class Path:
     connected: bool
     method: str
     counted: Tensor | None = None
+
+    def __str__(self) -> str:
+        state = "connected" if self.connected else "not connected at this budget"
+        return (
+            f"{self.method}, level {self.level:.4g}: {state}; length {self.length:.3f}, {self.num_beads} beads, "
+            f"highest {self.maximum:.4g} at {self.highest:.2f} of the way"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Path by {self}>"
 
     @property
     def num_beads(self) -> int:

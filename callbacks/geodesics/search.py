@@ -13,7 +13,7 @@ from .batch_norm import batch_norms
 from .curves import bezier
 from .dynamic_string import dynamic_strings
 from .elastic_band import elastic_band
-from .landscape import Landscape, LossFunction, ModelLandscape, as_measured, flat, own_loss
+from .landscape import Landscape, LossFunction, ModelLandscape, as_measured, flat, loss_of
 from .path import Path, segment_lengths
 from .profile import certify
 from .settings import Settings
@@ -65,7 +65,7 @@ def connect(
 
     Raises:
         ValueError: If the networks differ in their parameters or buffers, an end is above the level or not a number,
-            the method is unknown, or the network cannot be aligned.
+            the level or the method is none, or the network cannot be aligned.
     """
     check_same_parameters(model_a, model_b)
     check_same_buffers(model_a, model_b.state_dict())
@@ -81,7 +81,7 @@ def connect(
     with as_measured(model_a):
         start, end = flat(model_a), flat(model_b).to(flat(model_a))
         if align:
-            moved = aligned(model_a, model_b.state_dict(), batches[0], loss_fn or own_loss)
+            moved = aligned(model_a, model_b.state_dict(), batches[0], loss_of(model_a, loss_fn))
             end = flat(model_a, moved)
         return find_paths(landscape, start[None], end[None], level, method, settings, state=state)[0]
 
@@ -117,7 +117,7 @@ def find_paths(
     if method not in get_args(Method):
         msg = f"connect(method={method!r}): choose from {', '.join(get_args(Method))}."
         raise ValueError(msg)
-    _check_ends(landscape, torch.cat([starts, ends]), settings.accepted(level))
+    _check_ends(landscape, torch.cat([starts, ends]), level, settings)
     match method:
         case "dss":
             found = dynamic_strings(landscape, starts, ends, level, settings, state)
@@ -153,15 +153,18 @@ def _tested(
     return Path(beads, position.clamp(0, 1), values, level, accepted, connected, method, landscape.counted)
 
 
-def _check_ends(landscape: Landscape, ends: Tensor, accepted: float) -> None:
+def _check_ends(landscape: Landscape, ends: Tensor, level: float, settings: Settings) -> None:
     values = landscape.values_together(ends)
     worst = float(values.max())
     if math.isnan(worst):
         msg = "connect: the value of an end is not a number; check its weights (a diverged training?) and the batches."
         raise ValueError(msg)
-    if worst > accepted:
+    if not math.isfinite(level):
+        msg = f"connect(level={level}): must be a finite number, in units of what it bounds."
+        raise ValueError(msg)
+    if worst > settings.accepted(level):
         msg = (
-            f"connect(level={accepted:g}): an end has the value {worst:g}, so no path can stay below; train the "
+            f"connect(level={level:g}): an end has the value {worst:g}, so no path can stay below; train the "
             "networks further or give a higher level."
         )
         raise ValueError(msg)

@@ -323,6 +323,8 @@ def test_mistakes_are_one_clear_line(tmp_path, reference):
         GeodesicPath(reference, convention="author")
     with pytest.raises(ValueError, match=r"count='weight'\): choose from all, weights"):
         GeodesicPath(reference, count="weight")
+    with pytest.raises(ValueError, match=r"GeodesicPath\(level=nan\): must be a finite number"):
+        GeodesicPath(reference, level=float("nan"))
     with pytest.raises(ValueError, match=r"num_batches=-1"):
         GeodesicPath(reference, num_batches=-1)
     with pytest.raises(ValueError, match=r"layers.0.weight is \(4, 1\) there and \(5, 1\) here"):

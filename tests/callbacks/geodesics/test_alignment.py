@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from theodolite.callbacks.geodesics import Settings, aligned, connect, flat, hidden_units, match_weights, permuted
-from theodolite.callbacks.geodesics.landscape import own_loss
+from theodolite.callbacks.geodesics.landscape import loss_of
 from theodolite.modules.classification import ImageClassifier
 from theodolite.modules.classification.networks import MadryCNN, ResNet9, ResNet18, SmallCNN
 from theodolite.modules.regression import FeedForward, Regression
@@ -87,7 +87,7 @@ def test_permuted_copy_comes_back_exactly_and_without_barrier(case):
     assert path.barrier == 0
     assert torch.equal(flat(module), path.beads[0])
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-    back = aligned(module, other.state_dict(), batch, own_loss)
+    back = aligned(module, other.state_dict(), batch, loss_of(module, None))
     assert all(torch.equal(value, back[name]) for name, value in module.state_dict().items())  # the statistics too
 
 
@@ -96,7 +96,7 @@ def test_aligning_another_network_keeps_its_function_and_shortens_the_way(case):
     make, batch = CASES[case]
     module, other = make(0), make(1)
     moved = copy.deepcopy(other)
-    moved.load_state_dict(aligned(module, other.state_dict(), batch, own_loss))
+    moved.load_state_dict(aligned(module, other.state_dict(), batch, loss_of(module, None)))
     torch.testing.assert_close(moved(batch[0]), other(batch[0]))
     distances = [torch.linalg.vector_norm(flat(end) - flat(module)) for end in (moved, other)]
     assert distances[0] < distances[1]
@@ -157,7 +157,7 @@ def test_functions_methods_and_depthwise_convolutions_are_followed():
     assert [group.number for group in hidden_units(first)] == [6, 5]
     batch = (torch.rand(7, 1, 8, 8).double(),)
     moved = Branches().double().eval()
-    moved.load_state_dict(aligned(first, second.state_dict(), batch, own_loss))
+    moved.load_state_dict(aligned(first, second.state_dict(), batch, loss_of(first, None)))
     assert not torch.equal(flat(moved), flat(second))
     torch.testing.assert_close(moved(batch[0]), second(batch[0]))
 

@@ -320,6 +320,7 @@ def test_length_counts_what_it_is_told_to():
             "connected": True, "method": "dss"}  # fmt: skip
     path = Path(beads, **rest)
     assert path.length == pytest.approx(7 / 5)
+    assert repr(path) == ("<Path by dss, level 1: connected; length 1.400, 3 beads, highest 0 at 0.00 of the way>")
     assert Path(beads, **rest, counted=torch.tensor([True, False])).length == pytest.approx(1)
     torch.testing.assert_close(path.point(0.0), beads[0])
     torch.testing.assert_close(path.point(5 / 7), torch.tensor([3.0, 2.0]))
@@ -333,6 +334,10 @@ def test_mistakes_are_one_clear_line():
     a, b = small_task(0), small_task(1)
     with pytest.raises(ValueError, match=r"an end has the value .* give a higher level"):
         connect(a, b, [batch()], 1e-6)
+    with pytest.raises(ValueError, match=r"connect\(level=0.001\): an end has the value"):
+        connect(a, b, [batch()], 1e-3, settings=AUTHORS)
+    with pytest.raises(ValueError, match=r"connect\(level=nan\): must be a finite number"):
+        connect(a, b, [batch()], math.nan)
     with pytest.raises(ValueError, match=r"differ in network\.layers\.0\.weight"):
         connect(a, small_task(0, (1, 5, 1)), [batch()], 1.0)
     with pytest.raises(ValueError, match=r"differ in network\.layers\.2\.weight: .*absent"):

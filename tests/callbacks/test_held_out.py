@@ -1,0 +1,51 @@
+"""What measurements of held-out samples have in common: a mistake ends a run before it has trained or evaluated."""
+
+import pytest
+import torch
+
+from theodolite.callbacks import DirectionConvergence, GeodesicPath, Transferability
+from theodolite.modules.attacks import PGD
+
+from .classifiers import StockClassifier, loader, trainer
+
+MEASUREMENTS = {
+    "geodesic": lambda path, n: GeodesicPath(path, every_n_epochs=n, loss_fn=StockClassifier._loss),
+    "without a loss": lambda path, n: GeodesicPath(path, every_n_epochs=n),
+    "direction": lambda path, n: DirectionConvergence(path, every_n_epochs=n),
+    "transfer": lambda path, n: Transferability(PGD(eps=0.5), {"other": path}, every_n_epochs=n),
+}
+
+
+class Counted(StockClassifier):
+    """Counts how often it is called."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A checkpoint of another architecture, with what Lightning writes beside the weights."""
+    path = tmp_path / "other.ckpt"
+    state = {f"net.{name}": value for name, value in torch.nn.Linear(3, 2).state_dict().items()}
+    torch.save({"state_dict": state, "pytorch-lightning_version": "2.5.0", "epoch": 0, "global_step": 0}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_wrong_checkpoint_ends_the_run_before_anything_else(tmp_path, other, name, command):
+    module = Counted()
+    run = trainer(tmp_path / "run", MEASUREMENTS[name](other, 2), max_epochs=2, num_sanity_val_steps=0)
+    data = (loader(), loader()) if command == "fit" else (loader(),)
+    with pytest.raises(ValueError, match=r"other\.ckpt|has no loss\(batch\)"):
+        getattr(run, command)(module, *data)
+    assert module.calls == 0
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_what_is_not_measured_is_not_read(tmp_path, other, name):
+    trainer(tmp_path / "run", MEASUREMENTS[name](other, 0), max_epochs=1).fit(Counted(), loader(batch_size=7), loader())
