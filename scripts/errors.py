@@ -70,6 +70,8 @@ def one_line(message: str) -> str:
             given = given or match[1]
         if line and not _NOISE.match(line):
             leaves.append(_say(line, owner, keys[-1] if owner and keys else "", base))
+    # of a list of callbacks jsonargparse also tries the base class, which has no options at all
+    leaves = [leaf for leaf in leaves if not leaf.endswith(_NONE)] or leaves
     text = "; ".join(dict.fromkeys(leaves)) or " ".join(message.split())
     field = f"{'.'.join(keys)}: " if keys else ""
     return f"{field}{text}" + (f", given {given}" if given and given not in text else "")
@@ -80,7 +82,7 @@ def _say(leaf: str, owner: str, key: str, base: str) -> str:
     if match := re.search(r"Option '(.+?)' is not accepted(?:.*class_path='([\w.]+)')?", leaf):
         owner = match[2] or owner
         allowed = [name for name in inspect.signature(load_class(owner)).parameters if name not in _HIDDEN]
-        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}; it has {', '.join(allowed)}"
+        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}; it has {', '.join(allowed) or _NONE}"
     if match := re.match(r"Expected a dot import path string: (.+)", leaf):
         bases = _annotated(load_class(owner), key) if owner else [load_class(base)]
         known = ", ".join(sorted({name for cls in bases for name in _subclasses(cls)}))
@@ -92,6 +94,7 @@ def _say(leaf: str, owner: str, key: str, base: str) -> str:
 
 #: Arguments that belong to the caller of a class, not to its user.
 _HIDDEN = {"self", "args", "kwargs", "params", "optimizer"}
+_NONE = "none"
 _IMPORT = "give package.module.Class of an installed package"
 
 

@@ -172,6 +172,24 @@ def test_wrong_setting_is_one_line_and_leaves_nothing(sbm, capsys, options, word
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        (
+            ["--trainer.callbacks.lrr", "3"],
+            "trainer.callbacks: GeodesicPath has no option 'lrr'; it has reference, level",
+        ),
+        (["--trainer.callbacks.lr", "fast"], "trainer.callbacks.lr: expected float, given fast\n"),
+    ],
+)
+def test_a_wrong_option_of_a_callback_is_said_of_that_callback_alone(sbm, capsys, option, line):
+    Path("other.ckpt").touch()
+    assert sbm("--trainer.callbacks+=GeodesicPath", "--trainer.callbacks.reference", "other.ckpt", *option) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"theodolite fit: error: {line}")
+    assert "none" not in error
+
+
 def test_error_of_the_data_setup_is_one_line_and_leaves_nothing(tiny, capsys):
     assert tiny("fit", "--data.fail_in_setup", "true", wandb="offline") == 2
     assert capsys.readouterr().err == ("theodolite fit: error: no data in /nowhere; download them from there.\n")
