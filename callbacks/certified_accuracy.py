@@ -1,5 +1,6 @@
 """Certified accuracy of a classifier that votes over noisy copies of its input."""
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,6 +101,10 @@ class CertifiedAccuracy(ClassifierMeasurement):
         self.sigma, self.n0, self.n, self.alpha = sigma, n0, n, alpha
         self.attack, self.attack_draws = attack, attack_draws
         self.batch_size, self.seed = batch_size, seed
+
+    @property
+    def _results(self) -> Hashable:
+        return type(self), self.sigma
 
     def measure(self, pl_module: LightningModule, samples: Samples) -> Tensor:
         """Give of each sample the certified class (-1 for none), its radius, and whether each attack leaves it right.

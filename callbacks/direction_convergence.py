@@ -93,7 +93,7 @@ class DirectionConvergence(ClassifierMeasurement):
         del trainer, pl_module, stage
         self._found, self._state, self._rule, self._probe = self._given, {}, None, None
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _require(self, trainer: Trainer, pl_module: LightningModule) -> None:
         del trainer
         if self.reference is not None:
             self._state = reference_state(pl_module, self.reference, "DirectionConvergence")

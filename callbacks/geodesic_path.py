@@ -124,7 +124,7 @@ class GeodesicPath(EvaluationMeasurement):
         self.loss_fn = loss_fn
         self.error_fn = error_fn
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _require(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss_of(pl_module, self.loss_fn)
         self._metrics(pl_module)
         self._state(pl_module)

@@ -1,6 +1,7 @@
 """What measurements of held-out samples have in common: when they run, and one row a sample from all ranks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -31,9 +32,25 @@ class EvaluationMeasurement(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self._forget()
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _require(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be measured, before anything is trained or evaluated."""
         del trainer, pl_module
+
+    @property
+    def _results(self) -> Hashable:
+        """What it writes to, which no other callback of the trainer may share."""
+        return type(self)
+
+    def _require_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for other in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if other is not self and isinstance(other, EvaluationMeasurement) and other._results == self._results:
+                name = type(self).__name__
+                msg = (
+                    f"{name}: two of them in one trainer would write over each other's results; give one {name} all "
+                    "that it is to measure, or run the trainer once for each."
+                )
+                raise ValueError(msg)
+        self._require(trainer, pl_module)
 
     @abstractmethod
     def _forget(self) -> None:
@@ -50,16 +67,16 @@ class EvaluationMeasurement(Callback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be measured in the validation."""
         if self.every_n_epochs > 0:
-            self._begin(trainer, pl_module)
+            self._require_all(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be measured."""
         if trainer.state.fn == "validate":
-            self._begin(trainer, pl_module)
+            self._require_all(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be measured."""
-        self._begin(trainer, pl_module)
+        self._require_all(trainer, pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new epoch."""

@@ -92,7 +92,7 @@ class Transferability(ClassifierMeasurement):
         """Names of all models, the tested one first."""
         return [_TESTED, *self.checkpoints]
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _require(self, trainer: Trainer, pl_module: LightningModule) -> None:
         del trainer
         self._loaded(pl_module)
 

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from theodolite.callbacks import DirectionConvergence, GeodesicPath, Transferability
+from theodolite.callbacks import (
+    CertifiedAccuracy,
+    DirectionConvergence,
+    GeodesicPath,
+    RobustAccuracy,
+    Transferability,
+)
 from theodolite.modules.attacks import PGD
 
 from .classifiers import StockClassifier, loader, trainer
@@ -49,3 +55,15 @@ def test_a_wrong_checkpoint_ends_the_run_before_anything_else(tmp_path, other, n
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_what_is_not_measured_is_not_read(tmp_path, other, name):
     trainer(tmp_path / "run", MEASUREMENTS[name](other, 0), max_epochs=1).fit(Counted(), loader(batch_size=7), loader())
+
+
+def test_two_that_would_write_the_same_are_refused(tmp_path):
+    """Two certificates of other noise write apart; two of one noise, or two lists of attacks, do not."""
+    attacks = [RobustAccuracy(PGD(eps=eps, steps=2)) for eps in (0.1, 0.2)]
+    certificates = [CertifiedAccuracy(sigma, n=10, max_samples=1) for sigma in (0.1, 0.2, 0.2)]
+    trainer(tmp_path, attacks[0], *certificates[:2]).test(Counted(), loader(), verbose=False)
+    for callbacks in (attacks, certificates):
+        module = Counted()
+        with pytest.raises(ValueError, match="two of them in one trainer would write over each other's results"):
+            trainer(tmp_path / "run", *callbacks).test(module, loader(), verbose=False)
+        assert module.calls == 0
