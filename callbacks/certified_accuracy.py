@@ -106,6 +106,10 @@ class CertifiedAccuracy(ClassifierMeasurement):
     def _results(self) -> Hashable:
         return type(self), self.sigma
 
+    def check_samples(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> None:
+        """Refuse what cannot be certified, or attacked if that is asked for."""
+        self.check_attackable(pl_module, x, y, [] if self.attack is None else [self.attack])
+
     def measure(self, pl_module: LightningModule, samples: Samples) -> Tensor:
         """Give of each sample the certified class (-1 for none), its radius, and whether each attack leaves it right.
 

@@ -1,7 +1,7 @@
 """What callbacks need to measure a classifier that nobody here wrote: its batches, its samples' numbers, its state."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-from ..modules.attacks import evaluation_mode
-from ..modules.attacks.checks import check_logits
+from ..modules.attacks import Attack, evaluation_mode
+from ..modules.attacks.checks import check_input, check_logits
 from .held_out import HeldOutMeasurement
 
 __all__ = [
@@ -190,6 +190,28 @@ class ClassifierMeasurement(HeldOutMeasurement):
         super().on_test_epoch_start(trainer, pl_module)
         self._seen = {}
 
+    def check_samples(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> None:
+        """Refuse samples (N, ...) with labels (N,), or outputs of the module, that could not be measured.
+
+        Called on the first batch of the sanity check, so that a mistake does not wait for the end of an epoch.
+        """
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take a validation batch; of the sanity check only the first is looked at."""
+        if trainer.sanity_checking and batch_idx == 0:
+            x, y, _ = unpack(batch, type(self).__name__)
+            with left_as_found(pl_module), torch.no_grad():
+                self.check_samples(pl_module, x, y)
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
     def measure_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> Tensor:
         """Give one row a sample that is to be measured: its number, its label, and what was measured."""
         x, y, sample_id = unpack(batch, type(self).__name__)
@@ -225,6 +247,12 @@ class ClassifierMeasurement(HeldOutMeasurement):
             part = rows[loaders == index].clone()
             part[:, 0] -= index * _LOADER
             self.summarise(trainer, pl_module, stage, _detail(index), part)
+
+    def check_attackable(self, pl_module: LightningModule, x: Tensor, y: Tensor, attacks: Sequence[Attack]) -> None:
+        """Refuse outputs that are no logits, labels out of range, and inputs outside of an attack's bounds."""
+        self.predict(pl_module, x, y)
+        for attack in attacks:
+            check_input(x, y, getattr(attack, "bounds", (0.0, 1.0)))
 
     def predict(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> Tensor:
         """Give the class of the largest logit, int (N,); checks shape of the logits and range of the labels."""

@@ -65,9 +65,8 @@ class EvaluationMeasurement(Callback, ABC):
         """Conclude from what was kept, under ``val`` or ``test``."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what could not be measured in the validation."""
-        if self.every_n_epochs > 0:
-            self._require_all(trainer, pl_module)
+        """Refuse what could not be measured, in the validation or in a test of what is trained."""
+        self._require_all(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be measured."""
@@ -174,6 +173,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     Returns:
         The rows of all processes, the same on each; the rows themselves without a process group.
+
+    Raises:
+        ValueError: If repeats differ in their second column, a label or group: they are not of one sample.
     """
     if dist.is_available() and dist.is_initialized():
         parts: list[Any] = [None] * dist.get_world_size()
@@ -182,4 +184,10 @@ def gather_rows(rows: Tensor) -> Tensor:
     rows = rows[rows[:, 0].argsort(stable=True)]
     repeated = torch.zeros(len(rows), dtype=torch.bool)
     repeated[1:] = rows[1:, 0] == rows[:-1, 0]
+    if rows.shape[1] > 1 and not rows[1:, 1].isclose(rows[:-1, 1], equal_nan=True)[repeated[1:]].all():
+        msg = (
+            "samples of one number have different labels, so that some would be left out; let Lightning's sampler "
+            "share them out, or number them: a third part of the batch, or its sample_id."
+        )
+        raise ValueError(msg)
     return rows[~repeated]

@@ -58,6 +58,11 @@ class RadiusWarmUp(Callback):
         if self._attack is not None:
             self._set(pl_module, self._attack)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the attack back: a training that is interrupted may be begun again."""
+        del exception
+        self.on_train_end(trainer, pl_module)
+
     def _set(self, pl_module: LightningModule, attack: Attack) -> None:
         objective: Any = pl_module.objective
         objective.attack = attack

@@ -1,7 +1,7 @@
 """Keep the solutions of convex programs beside the data, so that no run solves what another has solved."""
 
 import hashlib
-import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def cached(folder: str | Path | None, solve: Callable[[], Tensor], sources: list
         return torch.from_numpy(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError):
         solution = solve()
-    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

@@ -92,6 +92,10 @@ class RobustAccuracy(ClassifierMeasurement):
         self.class_names = class_names
         self._examples: dict[str, dict[str, list[Example]]] = {}
 
+    def check_samples(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> None:
+        """Refuse what cannot be attacked."""
+        self.check_attackable(pl_module, x, y, self.attacks)
+
     def measure(self, pl_module: LightningModule, samples: Samples) -> Tensor:
         """Say whether each sample is right without an attack, and still is under each; then the checks, NaN for none.
 

@@ -93,13 +93,18 @@ class Transferability(ClassifierMeasurement):
         return [_TESTED, *self.checkpoints]
 
     def _require(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        del trainer
         self._loaded(pl_module)
+        if trainer.state.fn == "fit" and not self.every_n_epochs:  # only checked: they are not needed for long
+            self._models = {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the models of the checkpoints go."""
         del trainer, pl_module, stage
         self._models = {}
+
+    def check_samples(self, pl_module: LightningModule, x: Tensor, y: Tensor) -> None:
+        """Refuse what cannot be attacked."""
+        self.check_attackable(pl_module, x, y, [self.attack])
 
     def measure(self, pl_module: LightningModule, samples: Samples) -> Tensor:
         """Say which models are right on the samples, on the examples of each model, and on noise.

@@ -1,7 +1,7 @@
 """Fetch a file of a data set, whole or not at all."""
 
 import hashlib
-import os
+import secrets
 import shutil
 import urllib.request
 from pathlib import Path
@@ -20,7 +20,7 @@ def download(url: str, path: Path, owner: str, remedy: str, md5: str | None = No
     Raises:
         FileNotFoundError: If that fails.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
             path.parent.mkdir(parents=True, exist_ok=True)

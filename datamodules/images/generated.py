@@ -3,11 +3,11 @@
 import hashlib
 import json
 import math
-import os
 import pickle
 import random
 import zipfile
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,24 @@ class StoredImages:
     def __getitem__(self, places: Tensor) -> Tensor:
         """Read images, float32 in [0, 1]."""
         return torch.from_numpy(self.records.field("image", self.numbers[places].numpy()))
+
+
+class Originals:
+    """Images of several sets, one behind the other, by their numbers; they go to a loader's worker without the rest."""
+
+    def __init__(self, parts: Sequence[ImageDataset], shape: Sequence[int]) -> None:
+        self.parts = parts
+        self.shape = tuple(shape)
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """Give the images with these numbers, int64 (B,): float32 (B, C, H, W) in [0, 1]."""
+        images, first = torch.empty(len(numbers), *self.shape), 0
+        for part in self.parts:
+            here = (numbers >= first) & (numbers < first + len(part))
+            if here.any():
+                images[here] = part.__getitems__((numbers[here] - first).tolist()).x
+            first += len(part)
+        return images
 
 
 class GeneratedDataModule(ImageSplits):
@@ -135,7 +153,7 @@ class GeneratedDataModule(ImageSplits):
     def make(self, model: ImageClassifier, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Give new images, float32 (B, C, H, W) in [0, 1], and new labels (B,), on the model's device.
 
-        Both are a pure function of the number of the image: :meth:`originals` and ``source_labels`` have the old ones.
+        Both are a pure function of the number of the image: ``originals`` and ``source_labels`` have the old ones.
         """
 
     @abstractmethod
@@ -155,9 +173,11 @@ class GeneratedDataModule(ImageSplits):
         self.source.setup(stage or "fit")
         if stage in ("test", "predict") or self._records is not None:
             return
-        self._parts = [self.source.dataset(split, augmented=False) for split in ("train", "val")]
-        self._sizes = [len(part) for part in self._parts]
-        self.source_labels = torch.cat([part.labels for part in self._parts])
+        parts = [self.source.dataset(split, augmented=False) for split in ("train", "val")]
+        self._sizes = [len(part) for part in parts]
+        #: The images of the source by their numbers, those of the validation split behind those to train on.
+        self.originals = Originals(parts, self.input_shape)
+        self.source_labels = torch.cat([part.labels for part in parts])
         fields = [("image", "<f4", self.input_shape), ("moved", "<f4")]
         fields += [(name, "<i8") for name in ("label", "before", "predicted")]
         records = ShardedRecords(self._folder(), np.dtype(fields), len(self.source_labels), self.shard_size)
@@ -216,15 +236,6 @@ class GeneratedDataModule(ImageSplits):
         """
         return self.records.field(name, np.arange(len(self.records)))
 
-    def originals(self, numbers: Tensor) -> Tensor:
-        """Give the images of the source, those of the validation split behind those to train on, float32 in [0, 1]."""
-        images = torch.empty(len(numbers), *self.input_shape)
-        for part, first in zip(self._parts, (0, self._sizes[0]), strict=True):
-            here = (numbers >= first) & (numbers < first + len(part))
-            if here.any():
-                images[here] = part.__getitems__((numbers[here] - first).tolist()).x
-        return images
-
     def fingerprint(self) -> str:
         """Give the name of the set, which is a digest of all that decides it."""
         return self.records.folder.name
@@ -248,7 +259,7 @@ class GeneratedDataModule(ImageSplits):
         (records.folder / "settings.json").write_text(json.dumps(self._identity(), indent=2, sort_keys=True) + "\n")
         model = self.load_model()
         # each process in an order of its own: another run that makes this set now makes other shards of it
-        shards = random.Random(os.getpid()).sample(shards, len(shards))
+        shards = random.SystemRandom().sample(shards, len(shards))
         with Progress(console=Console(stderr=True), disable=not show, transient=True) as progress:
             for shard in progress.track(shards, description=f"Making {records.folder.name}"):
                 if self._is_good(records, shard):

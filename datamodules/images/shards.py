@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class ShardedRecords:
         self._maps.pop(shard, None)
         path = self.path(shard)
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         with partial.open("wb") as file:
             np.save(file, records)
             file.flush()

@@ -130,6 +130,7 @@ class PGD(Attack):
         changed = super().at(eps)
         if self.step_size is not None and math.isfinite(self.eps):
             changed.step_size = self.step_size * (eps / self.eps) if self.eps else None
+        check_radius(type(self).__name__, eps, changed.step_size, self.random_start)
         return changed
 
     def describe(self) -> str:

@@ -118,7 +118,7 @@ class TRADES(Objective):
     def __call__(self, forward: Forward, x: Tensor, y: Tensor, sample_id: Tensor | None = None) -> Tensor:
         """Give the loss."""
         with torch.no_grad(), evaluation_mode(forward):
-            fixed = forward(x).float().softmax(1)
+            fixed = forward(x).float().log_softmax(1)
         moved = pgd(
             forward,
             x,
@@ -127,7 +127,7 @@ class TRADES(Objective):
             eps=self.attack.eps,
             step_size=self.attack.step_size,
             steps=self.attack.steps,
-            objective=lambda logits, probabilities: relative_entropy(probabilities, logits),
+            objective=lambda logits, wanted: relative_entropy(wanted, logits),
             keep="last",
             bounds=tuple(self.attack.bounds),  # pyright: ignore[reportArgumentType]  # YAML gives a list
             seed=self.attack.seed,
@@ -135,7 +135,7 @@ class TRADES(Objective):
             full_precision=self.attack.full_precision,
         )
         clean = forward(x)
-        divergence = relative_entropy(clean.float().softmax(1), forward(moved)).mean()
+        divergence = relative_entropy(clean.float().log_softmax(1), forward(moved)).mean()
         return self.cross_entropy(clean, y) + self.beta * divergence
 
 
@@ -165,14 +165,14 @@ class GaussianNoise(Objective):
         return self.cross_entropy(forward(x + self.sigma * torch.randn_like(x)), y)
 
 
-def relative_entropy(probabilities: Tensor, logits: Tensor) -> Tensor:
+def relative_entropy(log_probabilities: Tensor, logits: Tensor) -> Tensor:
     r"""Give :math:`\mathrm{KL}(p \| q)` of each sample in nats, with q the softmax of the logits.
 
     Args:
-        probabilities: p, (N, K), rows that sum to one.
+        log_probabilities: log p, (N, K): the gradient stays finite where p underflows to 0.
         logits: (N, K).
 
     Returns:
         (N,), >= 0 up to rounding.
     """
-    return functional.kl_div(logits.float().log_softmax(1), probabilities, reduction="none").sum(1)
+    return functional.kl_div(logits.float().log_softmax(1), log_probabilities, reduction="none", log_target=True).sum(1)

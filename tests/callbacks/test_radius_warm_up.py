@@ -51,6 +51,18 @@ def test_a_resumed_run_goes_on_with_the_radius_of_its_step(tmp_path):
     assert [eps for eps, _ in resumed.calls] == pytest.approx([0.3 * (step + 1) / 18 for step in range(6, 12)])
 
 
+def test_an_interrupted_run_leaves_the_full_radius(tmp_path):
+    class Interrupts(Recorded):
+        def __call__(self, *arguments, **more):
+            raise RuntimeError("stop")
+
+    attack = Interrupts(norm="linf", eps=0.3, steps=1)
+    module = classifier(attack)
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer(tmp_path, RadiusWarmUp(3), max_epochs=1).fit(module, loader())
+    assert module.objective.attack is attack
+
+
 class Final(RadiusWarmUp):
     """Writes down the radius of the last step of each rank."""
 

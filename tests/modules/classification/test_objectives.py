@@ -99,8 +99,11 @@ def test_relative_entropy_is_that_of_torch_distributions():
     first, second = torch.randn(2, 5, 4, generator=generator)
     categorical = torch.distributions.Categorical
     expected = torch.distributions.kl_divergence(categorical(logits=first), categorical(logits=second))
-    torch.testing.assert_close(relative_entropy(first.softmax(1), second), expected)
-    assert relative_entropy(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)).item() == pytest.approx(math.log(2))
+    torch.testing.assert_close(relative_entropy(first.log_softmax(1), second), expected)
+    sure = torch.tensor([[200.0, 0.0]], requires_grad=True)  # its second probability underflows to 0
+    (gradient,) = torch.autograd.grad(relative_entropy(sure.log_softmax(1), torch.zeros(1, 2)).sum(), sure)
+    assert relative_entropy(sure.log_softmax(1), torch.zeros(1, 2)).item() == pytest.approx(math.log(2))
+    assert gradient.abs().max() < 1e-30
 
 
 @pytest.mark.parametrize("make", [lambda a: Adversarial(a), lambda a: TRADES(a), lambda a: GaussianNoise(0.1)])
