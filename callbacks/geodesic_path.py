@@ -41,10 +41,13 @@ class GeodesicPath(EvaluationMeasurement):
     Logs ``<stage>/geodesic/length`` (normalised: 1 is straight), ``beads``, ``maximum`` (of the metric, certified on a
     refined grid), ``connected`` (1, or 0 for "not at this budget"), and the barriers by name: ``loss_barrier``,
     ``error_barrier`` where there is an error, and that of the metric; each is the highest value on the path less that
-    of the higher end, on the batches of the level. Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), a table
-    of the metric along it, and two figures: that, and the path over its surface on the plane of the beads. On several
-    ranks the open segments are shared out and every rank holds all batches. A search that is killed goes on from
-    ``resume``.
+    of the higher end, on the batches of the level; certified for the metric, at its tested points for the others.
+    Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), a table of the metric along it, and two figures: that,
+    and the path over its surface on the plane of the beads.
+
+    On several ranks the open segments are shared out and every rank holds all batches; where a large network's bead, or
+    the second figure, takes longer than the process group's timeout, raise that. A search by ``dss`` that is killed
+    goes on from ``resume``.
 
     Cost, in forward passes over the batches: ``grid`` times the segments tested, twice that of the segments found for
     the barriers, plus 625 for the second figure; one forward and backward pass on a batch for each bead and step.
@@ -64,8 +67,8 @@ class GeodesicPath(EvaluationMeasurement):
         max_steps: Most steps of a bead, or of the whole curve or band.
         max_passes: Most times that all open segments are split.
         every_n_epochs: Measure also in the validation within ``fit``, every so many epochs; 0 for never.
-        resume: File, which all ranks see, in which the search keeps what it has, and goes on from; ``None`` to start
-            afresh.
+        resume: File, which all ranks see, in which a search by ``dss`` keeps what it has, and goes on from; ``None`` to
+            start afresh.
         loss_fn: Loss of (module, batch), a mean over samples; ``None`` for ``module.loss(batch)``.
         error_fn: Error of (module, batch), a mean over samples; ``None`` for ``module.error(batch)``, if any.
 
@@ -131,12 +134,19 @@ class GeodesicPath(EvaluationMeasurement):
         if trainer.state.fn != "fit":  # fit has its training batches
             training_loader(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse training batches that could not be drawn."""
+        del pl_module
+        if self.every_n_epochs > 0:
+            training_loader(trainer)
+
     def _forget(self) -> None:
         self._evaluated = EvaluatedBatches()
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+        del pl_module
         if self.quantity == "evaluated":
-            self._evaluated.add(trainer, pl_module, batch, dataloader_idx)
+            self._evaluated.add(trainer, batch, dataloader_idx)
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Search for the path, at the quantity of the stage."""

@@ -187,9 +187,9 @@ class LevelSetGeodesics(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch that the level is measured on."""
-        del outputs, batch_idx
+        del pl_module, outputs, batch_idx
         if self.metric != "loss":
-            self._held_out.add(trainer, pl_module, batch, dataloader_idx)
+            self._held_out.add(trainer, batch, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""
@@ -339,7 +339,7 @@ def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:
     Raises:
         ValueError: If that changes nothing.
     """
-    own = flat(module)
+    own, buffers = flat(module), [(buffer, buffer.clone()) for buffer in module.buffers()]
     parts = [part for part in module.modules() if callable(getattr(part, "reset_parameters", None))]
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
@@ -350,6 +350,8 @@ def fresh_points(module: LightningModule, number: int, seed: int) -> Tensor:
             points.append(flat(module))
         for name, value in unflat(own, module).items():
             module.get_parameter(name).copy_(value)
+        for buffer, before in buffers:  # batch normalisation forgets its statistics too
+            buffer.copy_(before)
     if torch.equal(points[0], points[1]):
         msg = f"{type(module).__name__}: none of its parts has a reset_parameters that draws initial weights anew."
         raise ValueError(msg)

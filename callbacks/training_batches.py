@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from .classification import dataloader, place_samples
 from .geodesics.landscape import num_samples
@@ -25,7 +34,8 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
     """Give training batches, the same on every rank and for any number of ranks, on the module's device.
 
     The samples are dealt out anew, in an order drawn once: the loader's own sampler gives each rank other samples, and
-    leaves some out. What a dataset draws itself, e.g. crops, is drawn once too, and from the same seed on every rank.
+    leaves some out. Of a sampler that is neither sequential, random nor distributed, the samples that it draws are
+    taken. What a dataset draws itself, e.g. crops, is drawn once too, and from the same seed on every rank.
 
     Args:
         trainer: The running trainer; outside of ``fit`` its datamodule gives the loader.
@@ -36,8 +46,11 @@ def training_batches(trainer: Trainer, pl_module: LightningModule, num_batches: 
         ValueError: As in :func:`training_loader`.
     """
     loader = training_loader(trainer)
+    with isolate_rng():
+        torch.manual_seed(0)
+        dataset = _served(loader)
     fixed = DataLoader(
-        loader.dataset,
+        dataset,
         getattr(loader.sampler, "global_batch_size", loader.batch_size),  # where the processes share a batch
         shuffle=True,
         collate_fn=loader.collate_fn,
@@ -76,6 +89,16 @@ def training_loader(trainer: Trainer) -> DataLoader[Any]:
     return loader
 
 
+def _served(loader: DataLoader[Any]) -> Dataset[Any]:
+    """Give the samples that a loader serves: all of its dataset, or those that a sampler of the user's draws."""
+    sampler: Any = loader.sampler
+    if isinstance(sampler, DistributedSamplerWrapper):  # what Lightning makes of the user's on several processes
+        sampler = sampler.dataset._sampler  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(sampler, SequentialSampler | RandomSampler | DistributedSampler):
+        return loader.dataset
+    return Subset(loader.dataset, list(sampler))
+
+
 def _as_in_training(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:
     """Take a batch through the hooks that a training step's goes through."""
     batch = pl_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch))
@@ -83,13 +106,13 @@ def _as_in_training(trainer: Trainer, pl_module: LightningModule, batch: Any) ->
 
 
 class EvaluatedBatches:
-    """The batches of an evaluation loop, copied as they come, without the samples that a sampler repeats."""
+    """The batches of an evaluation loop, copied to the CPU as they come, without the samples that a sampler repeats."""
 
     def __init__(self) -> None:
         self._batches: list[Any] = []
         self._seen: dict[int, int] = {}
 
-    def add(self, trainer: Trainer, pl_module: LightningModule, batch: Any, dataloader_idx: int) -> None:
+    def add(self, trainer: Trainer, batch: Any, dataloader_idx: int) -> None:
         """Copy a batch."""
         loaders = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
         loader = dataloader(loaders, dataloader_idx)
@@ -97,7 +120,7 @@ class EvaluatedBatches:
         with torch.inference_mode(False):  # a tensor of inference mode could not be used outside of it
             # torch's own sampler pads, so that each process has as many samples; ours does not
             if isinstance(sampler, DistributedSampler) and sampler.total_size > len(sampler.dataset):  # pyright: ignore[reportArgumentType]
-                size, seen = getattr(pl_module, "num_samples", num_samples)(batch), self._seen.get(dataloader_idx, 0)
+                size, seen = num_samples(batch), self._seen.get(dataloader_idx, 0)
                 self._seen[dataloader_idx] = seen + size
                 place, total = place_samples(loader, seen, size, trainer)
                 new = int((place < (total or 0)).sum())  # repeats come last
@@ -106,7 +129,7 @@ class EvaluatedBatches:
                 )
                 if not new:
                     return
-            self._batches.append(apply_to_collection(batch, Tensor, torch.clone))
+            self._batches.append(apply_to_collection(batch, Tensor, lambda part: part.detach().to("cpu", copy=True)))
 
     def gather(self, pl_module: LightningModule) -> list[Any]:
         """Give the batches of all ranks, first those of rank zero, on the module's device."""

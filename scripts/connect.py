@@ -34,6 +34,7 @@ def as_test(words: Sequence[str]) -> list[str]:
         SystemExit: For ``--help``, and if the checkpoints are not given.
     """
     known, others = _parser().parse_known_args(words)
+    others = [word for config in known.config for word in ("--config", config)] + others
     for checkpoint in (known.first, known.second):
         if not Path(checkpoint).is_file():
             msg = f"there is no checkpoint {checkpoint}; give two files, then --config of their run."
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("first", metavar="A.ckpt", help="checkpoint of the first end")
     parser.add_argument("second", metavar="B.ckpt", help="checkpoint of the second end")
+    parser.add_argument("--config", "-c", action="append", default=[], help="configuration of their run")
     for name, text in _OPTIONS.items():
         parser.add_argument(f"--{name}", help=text)
     return parser

@@ -14,7 +14,7 @@ from .landscape import LARGE, Landscape
 from .ranks import share
 from .status import detail, stage
 
-__all__ = ["clipped", "descend", "dropped", "snapshots"]
+__all__ = ["below", "clipped", "descend", "dropped", "snapshots"]
 
 #: Rows are trained together up to so many numbers: beyond, nothing stays in the cache, and one by one is faster.
 _NUMBERS = 2**22
@@ -106,7 +106,7 @@ def descend(
         return points, values
     done, values = points.clone(), landscape.values(points)
     rows = _Rows(points, lr, optimizer, clip, drop_steps)
-    rows.keep(~(values < target))
+    rows.keep(~below(values, target))
     step = 0
     while len(rows.index) and step < max_steps:
         for _ in range(min(block, max_steps - step)):
@@ -116,9 +116,14 @@ def descend(
         now = landscape.values(rows.points)
         done[rows.index], values[rows.index] = rows.points, now
         detail(f"Beads: {len(now)}, step {step} of {max_steps}, {float(now.min()):.4g} (to {target:.4g}).")
-        if bool((now < target).any()):
-            rows.keep(~(now < target))
+        if bool(below(now, target).any()):
+            rows.keep(~below(now, target))
     return done, values
+
+
+def below(values: Tensor, target: float) -> Tensor:
+    """Tell which values are below a target, bool like them; an error rate is not below 0, but may reach it."""
+    return values < target if target else values <= 0
 
 
 def snapshots(

@@ -154,6 +154,9 @@ def _insert(
     halves: list[_Segment] = []
     for (pair, first, last), bead, value in done:
         string, middle = strings[pair], (first + last) // 2
+        if not math.isfinite(value):  # it diverged, and would leave no path to look at
+            string.alive = False
+            continue
         string.beads[middle] = bead.to(string.beads[0])
         string.alive = string.alive and value <= accepted
         halves += [(pair, first, middle), (pair, middle, last)]

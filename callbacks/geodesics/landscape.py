@@ -210,7 +210,15 @@ class ModelLandscape(Landscape):
 
         if len(next(iter(parameters.values()))) == 1:
             return one({name: part[0] for name, part in parameters.items()}).reshape(1)
-        return vmap(one, randomness="same")(parameters)  # of dropout: each point's masks are those it has alone
+        if not self._single:
+            try:
+                return vmap(one, randomness="same")(parameters)  # of dropout: each point's masks are those it has alone
+            except RuntimeError as error:  # a loss that branches on a value, or picks entries by a mask
+                if "vmap" not in str(error):
+                    raise
+                self._single = True
+        rows = zip(*parameters.values(), strict=True)
+        return torch.stack([one(dict(zip(parameters, row, strict=True))).reshape(()) for row in rows])
 
     def _size(self, batch: Any) -> int:
         """Count the samples of a batch: what the module counts, where it does."""
@@ -328,9 +336,15 @@ def num_samples(batch: Any) -> int:
     Raises:
         ValueError: If there is no tensor in it.
     """
+    first = next(_tensors(batch), None)
+    if first is None:
+        msg = f"a batch of type {type(batch).__name__} has no first tensor to count samples by; give tuples of tensors."
+        raise ValueError(msg)
+    return len(first)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
-        return len(batch)
+        yield batch
     for part in batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ():
-        return num_samples(part)
-    msg = f"a batch of type {type(batch).__name__} has no first tensor to count samples by; give tuples of tensors."
-    raise ValueError(msg)
+        yield from _tensors(part)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .descent import clipped, descend, dropped
+from .descent import below, clipped, descend, dropped
 from .landscape import LARGE, Landscape
 from .ranks import rank_and_size
 from .settings import Settings
@@ -104,7 +104,7 @@ class Training:
         """Take out the rows, from a first one on, that are below the target or at the end of their steps."""
         points = self._state[0][first:]
         values = self.landscape.values(points)
-        done = (values < self.target) | (self._steps[first:] >= self.settings.max_steps).to(values.device)
+        done = below(values, self.target) | (self._steps[first:] >= self.settings.max_steps).to(values.device)
         for i in done.nonzero()[:, 0].tolist():
             self._done.append((self._labels[first + i], points[i].clone(), float(values[i])))
         self._keep([True] * first + (~done).tolist())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 from theodolite.callbacks import GeodesicPath
 from theodolite.callbacks.geodesics import Path, connect, flat, unflat
@@ -310,6 +310,29 @@ def low(module):
         (module(x.double()) - y.double()).square().mean().backward()
         optimizer.step()
     return module
+
+
+def test_samples_that_a_sampler_leaves_out_train_nothing(tmp_path, reference):
+    """What is held out by a sampler over a part of the dataset is neither in the level nor in the beads' loss."""
+    x = torch.linspace(0, 1, 9)[:, None]
+    part = [0, 2, 5]
+
+    class Partly(LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(TensorDataset(x, x.square()), 9, sampler=SubsetRandomSampler(part))
+
+        def test_dataloader(self):
+            return DataLoader(TensorDataset(x, x.square()), 9)
+
+    module = task(0)
+    callback = GeodesicPath(reference, method="linear", loss_fn=lambda module, batch: errors(module, *batch))
+    trainer(tmp_path, callback).test(module, datamodule=Partly(), verbose=False)
+    expected = errors(task(0), x[part].double(), x[part].square().double())
+    assert float(Path.load(tmp_path / "paths/test.pt").values[0]) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def errors(module, x, y):
+    return (module(x) - y).square().mean()
 
 
 def test_mistakes_are_one_clear_line(tmp_path, reference):

@@ -266,6 +266,15 @@ def test_agreement_by_hand():
     assert agreements(few, [[0.2, 1.085, 0.01, 3.4]]) == {"length": 0.0, "beads": 0.0}
 
 
+def test_fresh_points_leave_the_statistics_of_batch_normalisation():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    module(torch.randn(8, 2))
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    fresh_points(module, 2, seed=0)
+    assert int(before["1.num_batches_tracked"]) == 1
+    assert all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+
+
 def test_fresh_points_are_the_seeds_and_leave_module_and_random_state():
     module, state = task(0), torch.get_rng_state()
     before = flat(module)

@@ -66,3 +66,15 @@ def test_options_of_the_callback_and_of_test_are_told_apart(tmp_path):
     assert words == ["test", "--config", "c.yaml", "--data.seed", "3", "--ckpt_path", str(first),
                      "--trainer.callbacks+=GeodesicPath", "--trainer.callbacks.reference", str(second),
                      "--trainer.callbacks.lr", "0.1"]  # fmt: skip
+
+
+def test_a_configuration_may_stand_anywhere(tmp_path):
+    """Before, between or behind the checkpoints: it is never taken for one."""
+    for name in ("a.ckpt", "b.ckpt"):
+        (tmp_path / name).touch()
+    first, second = str(tmp_path / "a.ckpt"), str(tmp_path / "b.ckpt")
+    for words in (["--config", "c.yaml", first, second], [first, "--config", "c.yaml", second]):
+        found = as_test([*words, "--level", "0.1"])
+        assert found[found.index("--config") + 1] == "c.yaml"
+        assert found[found.index("--ckpt_path") + 1] == first
+        assert found[found.index("--trainer.callbacks.reference") + 1] == second

@@ -353,3 +353,36 @@ def test_descent_at_a_rate_that_drops_by_hand():
     kept, reached = snapshots(landscape, start, [level], max_steps=9, drop_steps=2, **options)
     assert bool(reached.all())
     torch.testing.assert_close(kept[0], start * math.prod(factors[:3]))
+
+
+def test_a_loss_that_branches_on_a_value_is_evaluated_point_by_point():
+    """vmap has no rule for it; values and gradients are those of single points."""
+
+    def branching(module, batch):
+        loss = (module(batch[0]) - batch[1]).square().mean()
+        return 2 * loss if loss > 0.2 else loss
+
+    module, (batch,) = task(), batches((30,))
+    some = points(module, 7)
+    landscape = ModelLandscape(module, [batch], loss_fn=branching)
+    values, gradients = landscape.gradient(some, 0)
+    for point, value, gradient in zip(some, values, gradients, strict=True):
+        put(module, point).zero_grad()
+        loss = branching(module, batch)
+        loss.backward()
+        torch.testing.assert_close(value, loss.detach())
+        torch.testing.assert_close(gradient, torch.cat([p.grad.flatten() for p in module.parameters()]))
+    torch.testing.assert_close(landscape.values(some), values)
+
+
+def test_samples_are_counted_by_the_first_tensor_of_a_batch():
+    assert landscapes.num_samples({"path": ["a", "b"], "more": (None, torch.zeros(3, 2))}) == 3
+    with pytest.raises(ValueError, match="has no first tensor to count samples by"):
+        landscapes.num_samples({"path": ["a", "b"]})
+
+
+def test_an_error_of_zero_is_reached():
+    """Nothing is below 0, yet a bead that makes no error is done; above 0 the target itself is not enough."""
+    values = torch.tensor([0.0, 0.1, 0.2])
+    assert descents.below(values, 0.0).tolist() == [True, False, False]
+    assert descents.below(values, float(values[1])).tolist() == [True, False, False]
