@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from .geodesics.alignment import aligned
-from .geodesics.figures import draw_plane, draw_profile
+from .geodesics.figures import Plane, draw_plane, draw_profile, on_plane
 from .geodesics.landscape import LossFunction, ModelLandscape, as_measured, flat, loss_of, own_error
 from .geodesics.path import Path, barrier
 from .geodesics.profile import along
@@ -45,9 +45,9 @@ class GeodesicPath(EvaluationMeasurement):
     Writes the path to ``paths/<stage>.pt`` (:meth:`Path.load`), a table of the metric along it, and two figures: that,
     and the path over its surface on the plane of the beads.
 
-    On several ranks the open segments are shared out and every rank holds all batches; where a large network's bead, or
-    the second figure, takes longer than the process group's timeout, raise that. A search by ``dss`` that is killed
-    goes on from ``resume``.
+    On several ranks the open segments are shared out and every rank holds all batches; where a large network's bead
+    takes longer than the process group's timeout, raise that. A search by ``dss`` that is killed goes on from
+    ``resume``.
 
     Cost, in forward passes over the batches: ``grid`` times the segments tested, twice that of the segments found for
     the barriers, plus 625 for the second figure; one forward and backward pass on a batch for each bead and step.
@@ -170,7 +170,7 @@ class GeodesicPath(EvaluationMeasurement):
             del summary["barrier"]
             for name, value in summary.items():
                 pl_module.log(f"{stage}/geodesic/{name}", value, sync_dist=True, batch_size=1)
-            self._show(trainer, landscape, path, stage)
+            self._show(trainer, on_plane(landscape, path), path, stage)
         self._forget()
 
     def _state(self, pl_module: LightningModule) -> dict[str, Tensor]:
@@ -201,17 +201,15 @@ class GeodesicPath(EvaluationMeasurement):
         )
 
     @rank_zero_only
-    def _show(self, trainer: Trainer, landscape: ModelLandscape, path: Path, stage: str) -> None:
+    def _show(self, trainer: Trainer, plane: Plane | None, path: Path, stage: str) -> None:
         file = run_directory(trainer) / "paths" / f"{stage}.pt"
         path.save(file)
         rows = list(zip(path.position.tolist(), path.values.tolist(), strict=True))
         log_table(trainer, f"{stage}/geodesic_profile", ["position", self.metric], rows)
-        shown = [
-            log_figure(
-                trainer, f"{stage}/geodesic_profile", draw_profile(path, f"{self.metric}, {self.quantity} batches")
-            ),
-            log_figure(trainer, f"{stage}/geodesic_plane", draw_plane(landscape, path)),
-        ]
+        profile = draw_profile(path, f"{self.metric}, {self.quantity} batches")
+        shown = [log_figure(trainer, f"{stage}/geodesic_profile", profile)]
+        if plane is not None:
+            shown.append(log_figure(trainer, f"{stage}/geodesic_plane", draw_plane(plane, path.level)))
         console = Console()
         console.print(str(path), soft_wrap=True, highlight=False)
         for place in [file, *shown]:

@@ -12,11 +12,11 @@ from .geodesic_path import settings_of
 from .geodesics.components import components
 from .geodesics.descent import snapshots
 from .geodesics.figures import draw_components
-from .geodesics.landscape import ModelLandscape, as_measured
+from .geodesics.landscape import ModelLandscape, as_measured, loss_of
 from .geodesics.status import status_line
 from .level_set_geodesics import fresh_points
 from .media import log_figure, log_table, shows_progress
-from .training_batches import away_from_inference, training_batches
+from .training_batches import away_from_inference, training_batches, training_loader
 
 __all__ = ["LevelSetComponents"]
 
@@ -67,6 +67,11 @@ class LevelSetComponents(Callback):
         self.networks = networks
         self.settings = settings_of(convention, lr=lr, max_steps=bead_steps, max_passes=max_passes)
         self.max_steps = max_steps
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module without a loss, and a trainer without training batches."""
+        loss_of(pl_module, None)
+        training_loader(trainer)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train the networks, connect them, and report."""

@@ -19,7 +19,7 @@ from .comparison import mean_and_standard_error
 from .geodesic_path import Metric, settings_of
 from .geodesics.descent import snapshots
 from .geodesics.kept import once
-from .geodesics.landscape import LARGE, Landscape, ModelLandscape, as_measured, flat, own_error, unflat
+from .geodesics.landscape import LARGE, Landscape, ModelLandscape, as_measured, flat, loss_of, own_error, unflat
 from .geodesics.memory import Remembered
 from .geodesics.ranks import rank_and_size
 from .geodesics.search import find_paths
@@ -27,7 +27,7 @@ from .geodesics.settings import Settings
 from .geodesics.status import status_line
 from .level_set_report import COLUMNS, agreements, show_levels
 from .media import shows_progress
-from .training_batches import EvaluatedBatches, away_from_inference, training_batches
+from .training_batches import EvaluatedBatches, away_from_inference, training_batches, training_loader
 
 __all__ = ["LevelSetGeodesics"]
 
@@ -172,6 +172,14 @@ class LevelSetGeodesics(Callback):
         self.resume = FilePath(resume).expanduser() if resume is not None else None
         self._held_out = EvaluatedBatches()
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a module that has not what is measured, and a trainer without training batches."""
+        if self.metric == "error" and not callable(getattr(pl_module, "error", None)):
+            msg = f"{type(pl_module).__name__} has no error(batch), which LevelSetGeodesics(metric='error') measures."
+            raise ValueError(msg)
+        loss_of(pl_module, None)
+        training_loader(trainer)
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to keep what is evaluated."""
         del trainer, pl_module
@@ -220,9 +228,6 @@ class LevelSetGeodesics(Callback):
             shutil.rmtree(kept, ignore_errors=True)
 
     def _landscape(self, trainer: Trainer, pl_module: LightningModule, seed: int) -> ModelLandscape:
-        if self.metric == "error" and not callable(getattr(pl_module, "error", None)):
-            msg = f"{type(pl_module).__name__} has no error(batch), which LevelSetGeodesics(metric='error') measures."
-            raise ValueError(msg)
         return ModelLandscape(
             pl_module,
             training_batches(trainer, pl_module, 0),

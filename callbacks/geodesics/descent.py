@@ -166,7 +166,7 @@ def snapshots(
             digest = hashlib.blake2b(part.cpu().numpy().tobytes(), digest_size=8).hexdigest()
             rows = _Rows(part, lr, optimizer, clip, drop_steps)
             run = partial(_snapshots, landscape, rows, levels, max_steps, block)
-            trained.append(once(kept / f"networks-{digest}.pt" if kept else None, run))
+            trained.append(once(kept / f"networks-{digest}.pt" if kept else None, run, part.device))
         snapshot, reached = (torch.cat(column) for column in zip(*trained, strict=True))
         return snapshot, reached
 
@@ -182,10 +182,10 @@ def _snapshots(
     limits = torch.tensor(levels, dtype=points.dtype, device=points.device)
     kept = points[:, None].repeat(1, len(levels), 1)
     reached = torch.zeros(len(points), len(levels), dtype=torch.bool, device=points.device)
-    for step in range(max_steps):
+    for step in range(max_steps + (not landscape.level_is_loss)):  # one look more, behind the last step
         losses, gradient = landscape.gradient(rows.points, step)
         if not landscape.level_is_loss:
-            looked = step > 0 and step % block == 0
+            looked = (step > 0 and step % block == 0) or step == max_steps
             losses = landscape.values(rows.points) if looked else torch.full_like(losses, float("inf"))
         if step % block == 0:
             detail(f"Step {step} of {max_steps}, {float(losses.min()):.4g} (to {levels[-1]:.4g}).")

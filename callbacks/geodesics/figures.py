@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .path import Path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_components", "draw_plane", "draw_profile"]
+__all__ = ["Plane", "draw_components", "draw_plane", "draw_profile", "on_plane"]
 
 
 def draw_profile(path: Path, quantity: str = "loss") -> "Figure":
@@ -65,14 +65,22 @@ def draw_components(graphs: Mapping[float, tuple[Tensor, Tensor]]) -> "Figure":
     return figure
 
 
-def draw_plane(landscape: Landscape, path: Path, resolution: int = 25, margin: float = 0.2) -> "Figure":
-    """Draw the beads in the plane of their first two principal components, over the loss on that plane.
+class Plane(NamedTuple):
+    """The plane of a path: the beads on it (K, 2), the grid's coordinates (n,), and the values there (n, n)."""
 
-    The plane goes through the mean of the beads; what a bead leaves it by is not seen, so the colours under the path
-    are not the values on it. Costs ``resolution`` squared evaluations.
+    places: Tensor
+    x: Tensor
+    y: Tensor
+    values: Tensor
+
+
+def on_plane(landscape: Landscape, path: Path, resolution: int = 25, margin: float = 0.2) -> Plane | None:
+    """Evaluate the plane of the first two principal components of a path's beads, through their mean.
+
+    Costs ``resolution`` squared evaluations, which the processes share; all must call it. ``None`` if a bead diverged.
     """
-    from matplotlib.figure import Figure
-
+    if not path.beads.isfinite().all():
+        return None
     center = path.beads.mean(0)
     centered = path.beads - center
     _, _, basis = torch.linalg.svd(centered, full_matrices=False)
@@ -84,15 +92,25 @@ def draw_plane(landscape: Landscape, path: Path, resolution: int = 25, margin: f
     space = margin * (high - low).max().clamp_min(1e-12)
     x, y = (torch.linspace(float(low[i] - space), float(high[i] + space), resolution).to(places) for i in range(2))
     grid = torch.cartesian_prod(x, y)
-    values = torch.cat([landscape.values(center + part @ basis) for part in grid.split(resolution)])
+    values = torch.cat([landscape.values_together(center + part @ basis) for part in grid.split(resolution)])
+    return Plane(places.cpu(), x.cpu(), y.cpu(), values.view(resolution, resolution).cpu())
+
+
+def draw_plane(plane: Plane, level: float) -> "Figure":
+    """Draw beads on their plane over the values there.
+
+    What a bead leaves the plane by is not seen, so the colours under the path are not the values on it.
+    """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 5))
     axes = figure.subplots()
-    surface = values.view(resolution, resolution).T.cpu()
-    drawn = axes.contourf(x.cpu(), y.cpu(), surface, levels=20, cmap="viridis")
-    if bool((surface < path.level).any() and (surface > path.level).any()):
-        axes.contour(x.cpu(), y.cpu(), surface, levels=[path.level], colors="white", linewidths=1)
-    axes.plot(*places.T.cpu(), "r.-", linewidth=1)
-    axes.plot(*places[[0, -1]].T.cpu(), "r*", markersize=10)
+    surface = plane.values.T
+    drawn = axes.contourf(plane.x, plane.y, surface, levels=20, cmap="viridis")
+    if bool((surface < level).any() and (surface > level).any()):
+        axes.contour(plane.x, plane.y, surface, levels=[level], colors="white", linewidths=1)
+    axes.plot(*plane.places.T, "r.-", linewidth=1)
+    axes.plot(*plane.places[[0, -1]].T, "r*", markersize=10)
     figure.colorbar(drawn, label="value on the plane")
     axes.set_xlabel("first principal component")
     axes.set_ylabel("second principal component")

@@ -20,8 +20,8 @@ def write(path: FilePath, content: Any) -> None:
     os.replace(partial, path)  # noqa: PTH105  # atomic: a killed process never leaves half a file
 
 
-def read(path: FilePath | str, device: torch.device | str | None = "cpu") -> Any:
-    """Read a file of tensors, numbers and containers of them onto a device; ``None`` for where they were.
+def read(path: FilePath | str, device: torch.device | str = "cpu") -> Any:
+    """Read a file of tensors, numbers and containers of them onto a device.
 
     Raises:
         ValueError: If it is damaged, or holds something else.
@@ -34,16 +34,19 @@ def read(path: FilePath | str, device: torch.device | str | None = "cpu") -> Any
         raise ValueError(msg) from error
 
 
-def once(path: FilePath | None, compute: Callable[[], _T], *, writes: bool = True) -> _T:
+def once(
+    path: FilePath | None, compute: Callable[[], _T], device: torch.device | str = "cpu", *, writes: bool = True
+) -> _T:
     """Give what was kept in a file, or compute it and keep it there.
 
     Args:
         path: The file; ``None`` to compute and keep nothing.
         compute: Gives tensors, numbers, or containers of them.
+        device: Where kept tensors go.
         writes: Whether this process is the one that writes.
     """
     if path is not None and path.is_file():
-        return read(path, None)
+        return read(path, device)
     result = compute()
     if path is not None and writes:
         write(path, result)

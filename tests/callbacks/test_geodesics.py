@@ -264,7 +264,7 @@ def test_batch_norm_is_re_estimated_and_everything_is_left_as_found(tmp_path):
     before, modes = state_of(module), [part.training for part in module.modules()]
     callback = GeodesicPath(str(tmp_path / "other.ckpt"), 5.0, "linear", loss_fn=squared)
     paths, states = [], []
-    callback._show = lambda trainer, landscape, path, stage: paths.append(path)  # no figures: they take seconds
+    callback._show = lambda trainer, plane, path, stage: paths.append(path)  # no figures: they take seconds
     for callbacks in ([], [callback]):  # the loaders draw too
         torch.manual_seed(1)
         trainer(tmp_path, *callbacks).test(module, datamodule=data(), verbose=False)

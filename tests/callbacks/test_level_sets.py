@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
-from theodolite.callbacks import LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
+from theodolite.callbacks import LevelSetComponents, LevelSetGeodesics, LevelSetSnapshots, LevelSetTheorems
 from theodolite.callbacks.geodesics import ModelLandscape, descent, flat
 from theodolite.callbacks.level_set_geodesics import as_trained, fresh_points, pair_up
 from theodolite.callbacks.level_set_report import agreements
@@ -226,6 +226,9 @@ def test_level_of_a_held_out_error_with_dropout_in_training(tmp_path):
     assert 0.9 < logged["test/geodesic/certified/maximum/level_1.1"] <= 1.001
     with (tmp_path / "tables/test/geodesics.csv").open() as file:
         assert [row["convention"] for row in csv.DictReader(file)] == ["authors", "certified"]
+    for measure in (LevelSetGeodesics([1.0], pairs=1), LevelSetComponents([1.0], networks=2)):
+        with pytest.raises(ValueError, match="this trainer has none: give it a datamodule"):
+            trainer(tmp_path, measure).test(task(0), data().test_dataloader(), verbose=False)
     foreign = LevelSetGeodesics([1.0], pairs=1, metric="error")
     with pytest.raises(ValueError, match=r"Foreign has no error\(batch\)"):
         trainer(tmp_path, foreign).test(Foreign(), datamodule=data(), verbose=False)

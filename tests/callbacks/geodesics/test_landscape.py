@@ -386,3 +386,14 @@ def test_an_error_of_zero_is_reached():
     values = torch.tensor([0.0, 0.1, 0.2])
     assert descents.below(values, 0.0).tolist() == [True, False, False]
     assert descents.below(values, float(values[1])).tolist() == [True, False, False]
+
+
+def test_the_last_step_is_looked_at():
+    """A network that is below the level at the end of its steps only, and steps fewer than lie between two looks."""
+    module = task()
+    start = points(module, 2)
+    landscape = ModelLandscape(module, batches((9,)), level_fn=lambda module, batch: module.loss(batch))
+    (kept,), (reached,) = snapshots(landscape, start, [1e9], lr=0.01, max_steps=5, block=100)
+    assert reached.all()
+    ends, _ = descend(landscape, start, -1.0, lr=0.01, block=5, max_steps=5)
+    torch.testing.assert_close(kept, ends)
