@@ -59,7 +59,7 @@ def test_an_interrupted_run_leaves_the_full_radius(tmp_path):
     attack = Interrupts(norm="linf", eps=0.3, steps=1)
     module = classifier(attack)
     with pytest.raises(RuntimeError, match="stop"):
-        trainer(tmp_path, RadiusWarmUp(3), max_epochs=1).fit(module, loader())
+        trainer(tmp_path, RadiusWarmUp(3), max_epochs=1).fit(module, loader(), loader())
     assert module.objective.attack is attack
 
 
