@@ -82,7 +82,7 @@ def _say(leaf: str, owner: str, key: str, base: str) -> str:
     if match := re.search(r"Option '(.+?)' is not accepted(?:.*class_path='([\w.]+)')?", leaf):
         owner = match[2] or owner
         allowed = [name for name in inspect.signature(load_class(owner)).parameters if name not in _HIDDEN]
-        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}; it has {', '.join(allowed) or _NONE}"
+        return f"{owner.rpartition('.')[2]} has no option {match[1]!r}; it has {', '.join(allowed) or 'none'}"
     if match := re.match(r"Expected a dot import path string: (.+)", leaf):
         bases = _annotated(load_class(owner), key) if owner else [load_class(base)]
         known = ", ".join(sorted({name for cls in bases for name in _subclasses(cls)}))
@@ -94,7 +94,7 @@ def _say(leaf: str, owner: str, key: str, base: str) -> str:
 
 #: Arguments that belong to the caller of a class, not to its user.
 _HIDDEN = {"self", "args", "kwargs", "params", "optimizer"}
-_NONE = "none"
+_NONE = "; it has none"
 _IMPORT = "give package.module.Class of an installed package"
 
 

@@ -1,5 +1,7 @@
 """What is in relabeled sets and their controls."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -177,6 +179,9 @@ def test_controls_serve_the_same_labels_with_other_images(tmp_path):
     assert inside.sum() > 20
     assert torch.equal(noisy.dataset("train").__getitems__([7, 3]).x, noise.x[[7, 3]])
     assert len(list((tmp_path / "sets").iterdir())) == 1  # no attack was run again
+    noisy.trainer = lambda: None  # nothing of the run goes to a worker that is not a fork
+    sent = pickle.loads(pickle.dumps(noisy.dataset("train")))
+    assert torch.equal(sent.__getitems__([7, 3]).x, noise.x[[7, 3]])
 
 
 def untargeted(folder, **kwargs):

@@ -292,6 +292,7 @@ def test_a_model_without_gradient_is_named():
         (lambda: PGD(objective="loss"), r"PGD\(objective='loss'\): must be one of cross_entropy, logit_gap"),
         (lambda: PGD(seed=-1), r"PGD\(seed=-1\)"),
         (lambda: PGD(eps=float("inf")), r"PGD\(eps=inf\)"),
+        (lambda: PGD().at(float("inf")), r"PGD\(eps=inf\)"),
         (lambda: PGD().at(-1), r"PGD\(eps=-1\)"),
     ],
 )
